@@ -1,0 +1,2 @@
+//! The fleet agent as a deterministic machine: bytes in, events out.
+#![no_std]

@@ -1,0 +1,1 @@
+//! What every Choria process on a Linux host shares: settings files, private files, TLS, clock, Rego.

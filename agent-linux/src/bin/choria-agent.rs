@@ -1,0 +1,2 @@
+//! The stand-alone agent of a fleet node.
+fn main() {}

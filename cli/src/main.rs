@@ -1,0 +1,2 @@
+//! The `choria` command.
+fn main() {}

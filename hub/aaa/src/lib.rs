@@ -1,0 +1,1 @@
+//! Login, request signing, authorization and audit for operators.

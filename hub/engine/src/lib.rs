@@ -1,0 +1,1 @@
+//! An embeddable NATS server: codec, accounts, permissions, routing. Knows nothing of Choria.

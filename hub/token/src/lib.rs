@@ -1,0 +1,1 @@
+//! Keys and tokens on hosts: the only place where private keys sign tokens.
