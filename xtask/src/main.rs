@@ -1,2 +1,50 @@
-//! Tasks that cargo cannot express.
-fn main() {}
+//! Tasks that cargo cannot express. `cargo xtask --help` lists them.
+#![allow(clippy::print_stdout)] // a command line tool: its results go to stdout
+
+mod bench;
+mod embedded;
+mod outside;
+mod sizes;
+mod step;
+mod targets;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Tasks that cargo cannot express", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must hold before a change lands: format, lints, licences, tests, device targets
+    Test(test::Options),
+    /// Build agent-core for microcontrollers, without std and without an allocator
+    Targets(targets::Options),
+    /// Sizes of what we ship: the agent binary and agent-core inside a device image
+    Sizes(sizes::Options),
+    /// Measure, in release builds, what the README's table of numbers states
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Targets(options) => targets::run(&options),
+        Task::Sizes(options) => sizes::run(&options),
+        Task::Bench(options) => bench::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: error: {error:#}");
+            // A missing device toolchain has a code of its own (docs/spec/08 §1.4): CI fails on it, a developer sees why.
+            if error.is::<embedded::ToolchainMissing>() { ExitCode::from(3) } else { ExitCode::FAILURE }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `cargo xtask test`: everything that must hold before a change lands, cheapest first.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::{outside, sizes, step, targets};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only the steps whose name contains this text
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Print the steps and stop
+    #[arg(long)]
+    list: bool,
+}
+
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: [Step; 9] = [
+    ("install", outside::install),
+    ("format", format),
+    ("lints", lints),
+    ("licences and bans", deny),
+    ("build", build),
+    ("tests", tests),
+    ("documentation tests", documentation),
+    ("device targets", || targets::run(&targets::Options::one())),
+    ("device image", || sizes::run(&sizes::Options::probe())),
+];
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let chosen = STEPS
+        .iter()
+        .filter(|(name, _)| options.only.as_ref().is_none_or(|text| name.contains(text.as_str())));
+    if options.list {
+        for (name, _) in chosen {
+            println!("{name}");
+        }
+        return Ok(());
+    }
+    let mut times = Vec::new();
+    for (name, step) in chosen {
+        let started = Instant::now();
+        step().with_context(|| format!("step '{name}'"))?;
+        times.push((name, started.elapsed()));
+    }
+    println!("\n{:<24} {:>7}", "step", "seconds");
+    for (name, time) in times {
+        println!("{name:<24} {:>7.0}", time.as_secs_f32());
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    step::run("cargo fmt --check", &mut step::cargo(&["fmt", "--all", "--check"]))
+}
+
+fn lints() -> Result<()> {
+    let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    step::run("clippy", &mut step::cargo(&arguments))
+}
+
+fn deny() -> Result<()> {
+    let program = outside::cargo_deny()?;
+    let mut checks = vec!["bans", "licenses", "sources"];
+    // The advisory database is a public repository: checked where it is at hand, never skipped in silence.
+    let database =
+        std::env::var_os("HOME").map(|home| std::path::PathBuf::from(home).join(".cargo/advisory-dbs"));
+    if database.is_some_and(|folder| folder.exists()) {
+        checks.push("advisories");
+    } else {
+        eprintln!(
+            "xtask: note: no advisory database in ~/.cargo/advisory-dbs: run `cargo deny fetch`, then this again"
+        );
+    }
+    let mut command = Command::new(program);
+    command
+        .args(["--locked", "--workspace", "check", "--hide-inclusion-graph"])
+        .args(checks);
+    step::run("cargo deny", command.current_dir(step::root()))
+}
+
+/// The binaries that whole-system tests start.
+fn build() -> Result<()> {
+    step::run("build", &mut step::cargo(&["build", "--locked", "--workspace", "--bins"]))
+}
+
+fn tests() -> Result<()> {
+    step::run(
+        "cargo test",
+        &mut step::cargo(&["test", "--locked", "--workspace", "--lib", "--bins", "--tests"]),
+    )
+}
+
+fn documentation() -> Result<()> {
+    step::run("documentation tests", &mut step::cargo(&["test", "--locked", "--workspace", "--doc"]))
+}
