@@ -1,1 +1,18 @@
-//! What every Choria process on a Linux host shares: settings files, private files, TLS, clock, Rego.
+//! What every Choria process on a Linux host shares: settings files, private files, TLS, clock, randomness,
+//! log lines, process hardening and Rego policies.
+//!
+//! Three rules live here and nowhere else: TLS configurations are built only by [`tls`] (one provider, no
+//! silent loss of verification), the wall clock is read only by [`clock`], and secrets on disk are written
+//! only by [`private_file`] (0600 before content, complete or absent after a crash).
+
+pub mod clock;
+pub mod duration;
+pub mod harden;
+pub mod log;
+pub mod private_file;
+pub mod random;
+pub mod settings;
+pub mod tls;
+
+pub use private_file::Secret;
+pub use settings::Settings;
