@@ -1,8 +1,17 @@
 //! The fleet agent as a deterministic machine: bytes in, events out.
+//!
+//! Nothing here opens a socket, reads a clock, draws a random number, allocates or panics on input: every buffer,
+//! every instant and every random byte is an argument.
 #![no_std]
+#![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
+
+// Wire formats, tokens and filters.
+pub mod encoding;
+pub mod ids;
+pub mod json;
 
 // The machine: what happens with what was read.
 pub mod rpc;
