@@ -1,0 +1,55 @@
+//! How results reach a person or a script: colours, tables, progress, prompts, times.
+
+pub(crate) mod colour;
+pub(crate) mod format;
+pub(crate) mod progress;
+pub(crate) mod prompt;
+pub(crate) mod table;
+
+use std::io::Write;
+
+/// Writes results to stdout. A reader that went away (`| head`) ends the process quietly, as it does other tools.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Writes a line that is not a result (what is going on, a question) to stderr.
+pub(crate) fn note(text: &str) {
+    let mut err = std::io::stderr().lock();
+    drop(err.write_all(text.as_bytes()).and_then(|()| err.flush()));
+}
+
+/// A value as JSON with two spaces of indent and a line feed.
+pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).map_or_else(|_| String::from("null\n"), |text| text + "\n")
+}
+
+/// Text from a peer for a terminal: control characters, escape sequences and direction marks are shown, not obeyed
+/// (docs/spec/10 C6).
+pub(crate) fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        let hidden = matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        match c {
+            '\n' | '\t' => out.push(c),
+            _ if c.is_control() || hidden => out.extend(c.escape_unicode()),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn t_281_a_reply_cannot_drive_the_terminal() {
+        let shown = harmless("ok\u{1b}[2Jgone\r\u{7}\u{202e}txt\nnext\tcolumn");
+        assert_eq!(shown, "ok\\u{1b}[2Jgone\\u{d}\\u{7}\\u{202e}txt\nnext\tcolumn");
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+    }
+}
