@@ -62,10 +62,7 @@ impl Failure {
     }
 
     /// Writes the failure to stderr. With `CHORIA_CLASSIC_ERRORS=1` the first line keeps upstream's shape.
-    pub(crate) fn print(&self, quiet: bool) {
-        if quiet {
-            return;
-        }
+    pub(crate) fn print(&self) {
         let mut text = String::new();
         if std::env::var_os("CHORIA_CLASSIC_ERRORS").is_some_and(|value| value == "1") {
             text.push_str(&format!("FATA[0000] Could not run Choria: {}\n", self.message));

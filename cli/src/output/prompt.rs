@@ -77,7 +77,7 @@ fn read_stars() -> Result<Secret, Failure> {
         err.flush()?;
     }
     let text = String::from_utf8(typed).map_err(|_| Failure::new("what was typed is not UTF-8 text"))?;
-    Ok(Secret::from(text))
+    Ok(Secret::new(text))
 }
 
 /// Asks a question whose safe answer is no.

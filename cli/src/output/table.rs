@@ -20,12 +20,16 @@ struct Frame {
 }
 
 const ROUNDED: Frame =
-    Frame { top: ['╭', '┬', '╮'], middle: ['├', '┼', '┤'], bottom: ['╰', '┴', '╯'], line: '─', bar: '│' };
+    Frame {
+        top: ['╭', '┬', '╮'], middle: ['├', '┼', '┤'], bottom: ['╰', '┴', '╯'], line: '─', bar: '│'
+    };
 const ASCII: Frame = Frame { top: ['+'; 3], middle: ['+'; 3], bottom: ['+'; 3], line: '-', bar: '|' };
 
 impl Table {
     pub(crate) fn new(headers: &[&str]) -> Self {
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+            .iter()
+            .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
         let ascii = locale.is_some_and(|text| !text.to_ascii_uppercase().contains("UTF") && text != "C.utf8");
         Table { headers: headers.iter().map(|text| (*text).to_owned()).collect(), ascii, ..Table::default() }
     }
@@ -44,8 +48,11 @@ impl Table {
         let frame = if self.ascii { &ASCII } else { &ROUNDED };
         let columns = self.headers.len();
         let lines_of = |cell: &str| -> Vec<String> { harmless(cell).lines().map(str::to_owned).collect() };
-        let rows: Vec<Vec<Vec<String>>> =
-            self.rows.iter().map(|row| row.iter().take(columns).map(|cell| lines_of(cell)).collect()).collect();
+        let rows: Vec<Vec<Vec<String>>> = self
+            .rows
+            .iter()
+            .map(|row| row.iter().take(columns).map(|cell| lines_of(cell)).collect())
+            .collect();
         let widths: Vec<usize> = (0..columns)
             .map(|column| {
                 let header = self.headers.get(column).map_or(0, |text| width(text));
@@ -60,7 +67,8 @@ impl Table {
             })
             .collect();
         let rule = |ends: &[char; 3]| -> String {
-            let spans: Vec<String> = widths.iter().map(|width| frame.line.to_string().repeat(width + 2)).collect();
+            let spans: Vec<String> =
+                widths.iter().map(|width| frame.line.to_string().repeat(width + 2)).collect();
             format!("{}{}{}\n", ends[0], spans.join(&ends[1].to_string()), ends[2])
         };
         let line = |cells: &[&str], numbers: bool| -> String {
@@ -81,9 +89,20 @@ impl Table {
             let inner = widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1);
             let inner = inner.max(width(title) + 2);
             let left = (inner - width(title)) / 2;
-            out.push_str(&format!("{}{}{}\n", frame.top[0], frame.line.to_string().repeat(inner), frame.top[2]));
+            out.push_str(&format!(
+                "{}{}{}\n",
+                frame.top[0],
+                frame.line.to_string().repeat(inner),
+                frame.top[2]
+            ));
             let right = inner - width(title) - left;
-            out.push_str(&format!("{}{}{title}{}{}\n", frame.bar, " ".repeat(left), " ".repeat(right), frame.bar));
+            out.push_str(&format!(
+                "{}{}{title}{}{}\n",
+                frame.bar,
+                " ".repeat(left),
+                " ".repeat(right),
+                frame.bar
+            ));
             out.push_str(&rule(&[frame.middle[0], frame.top[1], frame.middle[2]]));
         } else {
             out.push_str(&rule(&frame.top));

@@ -92,12 +92,17 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
     let refused = |what: String| Err(Failure::usage(format!("could not create token: {what}")));
     if !names::valid_caller_id(&options.identity) {
-        return refused(format!("{:?} cannot be a caller id: no spaces, '*' or '>', at most 255 bytes", options.identity));
+        return refused(format!(
+            "{:?} cannot be a caller id: no spaces, '*' or '>', at most 255 bytes",
+            options.identity
+        ));
     }
     if !names::valid_org(&options.org) {
         return refused(format!("{:?} cannot be an organization: letters, digits, '-' and '_'", options.org));
     }
-    if let Some(bad) = options.publish.iter().chain(&options.subscribe).find(|subject| !names::valid_subject(subject)) {
+    if let Some(bad) =
+        options.publish.iter().chain(&options.subscribe).find(|subject| !names::valid_subject(subject))
+    {
         return refused(format!("{bad:?} is not a subject"));
     }
     if options.issuer && options.public_key.is_none() {
@@ -162,10 +167,14 @@ fn warn(options: &Options, claims: &ClientClaims) {
     const TWO_HOURS: Duration = Duration::from_secs(2 * 3_600);
     let permissions = &claims.permissions;
     if permissions.signed_fleet_management && !permissions.service && options.validity > TWO_HOURS {
-        output::note("warning: a request signer may refuse a token this long-lived: add --service, or shorten --validity\n");
+        output::note(
+            "warning: a request signer may refuse a token this long-lived: add --service, or shorten --validity\n",
+        );
     }
     let manages = permissions.fleet_management && !permissions.provisioner;
     if manages && claims.agents.is_empty() && claims.opa_policy.is_empty() {
-        output::note("warning: nodes that authorize by token will refuse every request: give --agents or --opa-file\n");
+        output::note(
+            "warning: nodes that authorize by token will refuse every request: give --agents or --opa-file\n",
+        );
     }
 }

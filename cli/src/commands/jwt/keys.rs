@@ -33,14 +33,18 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
         output::print(&format!("Public Key: {}\n", seed.public().to_hex()));
         return Ok(0);
     }
-    if options.seed.exists() && !options.force && !prompt::confirm(&format!("Really overwrite {name}"), "--force")? {
+    if options.seed.exists()
+        && !options.force
+        && !prompt::confirm(&format!("Really overwrite {name}"), "--force")?
+    {
         output::print("Skipping\n");
         return Ok(0);
     }
     let files = [Some(&options.seed), options.public.as_ref()];
     if options.parents {
         for folder in files.iter().flatten().filter_map(|path| path.parent()) {
-            std::fs::create_dir_all(folder).doing(|| format!("cannot create the folder {}", folder.display()))?;
+            std::fs::create_dir_all(folder)
+                .doing(|| format!("cannot create the folder {}", folder.display()))?;
         }
     }
     let seed = Seed::generate().doing(|| String::from("cannot make a key"))?;

@@ -53,22 +53,27 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
         (Some(Command::Client(options)), _) => client::run(options),
         (Some(Command::Server(options)), _) => server::run(options),
         (Some(Command::Provisioning(options)), _) => provisioning::run(options),
-        (None, None) => Err(Failure::usage("which token? give a FILE, or one of view, keys, client, server, provisioning")),
+        (None, None) => Err(Failure::usage(
+            "which token? give a FILE, or one of view, keys, client, server, provisioning",
+        )),
     }
 }
 
 fn signing_key(path: &Path) -> Result<SigningKey, Failure> {
-    SigningKey::load(path).doing(|| format!("could not create token: cannot use the signing key {}", path.display()))
+    SigningKey::load(path)
+        .doing(|| format!("could not create token: cannot use the signing key {}", path.display()))
 }
 
 /// A public key given as 64 hex digits or as the name of a file that holds them.
 fn public_key(text: &str) -> Result<PublicKey, Failure> {
-    PublicKey::load(text).doing(|| format!("could not create token: {text:?} is neither a public key nor a file with one"))
+    PublicKey::load(text)
+        .doing(|| format!("could not create token: {text:?} is neither a public key nor a file with one"))
 }
 
 /// Writes a token to its file and says so in the words that users know.
 fn save(path: &Path, token: &str) -> Result<u8, Failure> {
-    private_file::write_private(path, token.as_bytes()).doing(|| format!("could not save the token in {}", path.display()))?;
+    private_file::write_private(path, token.as_bytes())
+        .doing(|| format!("could not save the token in {}", path.display()))?;
     let name = path.display();
     output::print(&format!("Saved token to {name}, use 'choria jwt view {name}' to view it\n"));
     Ok(0)

@@ -71,10 +71,15 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
         return Err(Failure::usage("could not create token: URLs or a SRV Domain is required"));
     }
     if !names::valid_org(&options.org) {
-        return Err(Failure::usage(format!("could not create token: {:?} cannot be an organization", options.org)));
+        return Err(Failure::usage(format!(
+            "could not create token: {:?} cannot be an organization",
+            options.org
+        )));
     }
     let extensions = match &options.extensions {
-        Some(text) => Some(serde_json::from_str(text).doing(|| String::from("--extensions is not a JSON object"))?),
+        Some(text) => {
+            Some(serde_json::from_str(text).doing(|| String::from("--extensions is not a JSON object"))?)
+        }
         None => None,
     };
     let key = super::signing_key(&options.signing_key)?;
@@ -107,16 +112,19 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
 fn access_token(options: &Options) -> Result<Secret, Failure> {
     let token = match (&options.token, &options.token_file) {
         (Some(token), _) => {
-            output::note("warning: --token shows in the list of processes: --token-file FILE keeps it private\n");
-            Secret::from(token.clone())
+            output::note(
+                "warning: --token shows in the list of processes: --token-file FILE keeps it private\n",
+            );
+            Secret::new(token.clone())
         }
-        (None, Some(path)) => {
-            private_file::read_secret(path).doing(|| format!("cannot read the access token {}", path.display()))?
-        }
+        (None, Some(path)) => private_file::read_secret(path)
+            .doing(|| format!("cannot read the access token {}", path.display()))?,
         (None, None) => prompt::secret("Provisioning Access Token", "--token-file FILE")?,
     };
     if token.expose().is_empty() {
-        return Err(Failure::usage("could not create token: the access token is empty, nodes would ignore the file"));
+        return Err(Failure::usage(
+            "could not create token: the access token is empty, nodes would ignore the file",
+        ));
     }
     Ok(token)
 }

@@ -51,7 +51,10 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
         return refused(String::from("cannot set --governor unless --stream-user is also set"));
     }
     if !names::valid_identity(&options.identity) {
-        return refused(format!("{:?} cannot be an identity: host name labels joined by dots", options.identity));
+        return refused(format!(
+            "{:?} cannot be an identity: host name labels joined by dots",
+            options.identity
+        ));
     }
     if !names::valid_org(&options.org) {
         return refused(format!("{:?} cannot be an organization: letters, digits, '-' and '_'", options.org));

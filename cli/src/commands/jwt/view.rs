@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use choria_host::private_file;
 use choria_token::claims::{ClientPermissions, ServerPermissions, Standard};
 use choria_token::{
-    ClientClaims, Key, ProvisioningClaims, Purpose, ServerClaims, TrustChain, Verifier, peek_client, peek_provisioning,
-    peek_server, private_network_id, purpose_of,
+    ClientClaims, Key, ProvisioningClaims, Purpose, ServerClaims, TrustChain, Verifier, peek_client,
+    peek_provisioning, peek_server, private_network_id, purpose_of,
 };
 use clap::Args;
 
@@ -14,6 +14,7 @@ use crate::failure::{Code, Doing, Failure};
 use crate::output::{self, format, table};
 
 #[derive(Debug, Args)]
+#[group(id = "token")]
 pub(crate) struct Options {
     /// File with the token
     file: PathBuf,
@@ -31,11 +32,13 @@ type Labels = Vec<(&'static str, String)>;
 
 pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
     let name = options.file.display();
-    let secret = private_file::read_secret(&options.file).doing(|| format!("cannot read the token {name}"))?;
+    let secret =
+        private_file::read_secret(&options.file).doing(|| format!("cannot read the token {name}"))?;
     let token = secret.expose();
     let verifier = match &options.public {
         Some(key) => {
-            let key = Key::load(key).doing(|| format!("{key:?} is neither a public key nor a file with one"))?;
+            let key =
+                Key::load(key).doing(|| format!("{key:?} is neither a public key nor a file with one"))?;
             Some(Verifier::single(key))
         }
         None => None,
@@ -120,7 +123,7 @@ fn list(labels: &mut Labels, label: &'static str, values: &[String]) {
 /// Permission lines start under the values of the labels, as users know them.
 fn granted(title: &str, granted: &[(bool, &str)], none: &str, indent: usize) -> String {
     let mut out = format!("\n{:>width$}{title}\n\n", "", width = indent);
-    let pad = " ".repeat(indent + 5);
+    let pad = " ".repeat(if indent > 1 { 10 } else { 6 });
     let before = out.len();
     for (_, text) in granted.iter().filter(|(has, _)| *has) {
         out.push_str(&format!("{pad}{text}\n"));
@@ -164,7 +167,12 @@ fn client(claims: &ClientClaims, now: i64) -> String {
     list(&mut labels, "Publish Subjects", &claims.pub_subjects);
     labels.extend(trust_chain(standard).map(|text| ("Trust Chain", text)));
     let mut out = table::labels(&labels, 1);
-    out.push_str(&granted("Client Permissions:", &client_permissions(&claims.permissions), "No user specific permissions granted", 1));
+    out.push_str(&granted(
+        "Client Permissions:",
+        &client_permissions(&claims.permissions),
+        "No user specific permissions granted",
+        1,
+    ));
     let mut more: Labels = Vec::new();
     if !claims.user_properties.is_empty() {
         more.push(("User Properties", output::json(&claims.user_properties).trim_end().to_owned()));
