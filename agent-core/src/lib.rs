@@ -9,9 +9,11 @@
 extern crate std;
 
 // Wire formats, tokens and filters.
+pub mod ed25519;
 pub mod encoding;
 pub mod ids;
 pub mod json;
+pub mod wire;
 
 // The machine: what happens with what was read.
 pub mod rpc;
