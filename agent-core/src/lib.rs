@@ -16,4 +16,9 @@ pub mod json;
 pub mod wire;
 
 // The machine: what happens with what was read.
+pub mod backoff;
+pub mod nats;
+pub mod nonce;
+pub mod replay;
 pub mod rpc;
+pub mod ttl;
