@@ -17,8 +17,10 @@ pub mod wire;
 
 // The machine: what happens with what was read.
 pub mod backoff;
+pub mod entropy;
 pub mod nats;
 pub mod nonce;
 pub mod replay;
 pub mod rpc;
+pub mod session;
 pub mod ttl;

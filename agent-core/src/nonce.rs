@@ -50,7 +50,16 @@ mod tests {
             hex::encode(public_key(&seed).unwrap()),
             "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"
         );
-        for text in ["", "short", "{\"protocol\":1}", "eyJh.eyJh", "aaaaaaa=", "1798761600:alice:pw", "with space", "ünïcodeee"] {
+        for text in [
+            "",
+            "short",
+            "{\"protocol\":1}",
+            "eyJh.eyJh",
+            "aaaaaaa=",
+            "1798761600:alice:pw",
+            "with space",
+            "ünïcodeee",
+        ] {
             assert_eq!(sign_nonce(&seed, text), Err(NonceRefused), "{text}");
         }
         assert_eq!(sign_nonce(&seed, &"a".repeat(65)), Err(NonceRefused));

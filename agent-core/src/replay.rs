@@ -88,7 +88,14 @@ impl<'s> ReplayCache<'s> {
 
     /// Remembers the request, or says that it must not run. `time` has passed [`crate::ttl::check`] before;
     /// `ttl_seconds` is the granted validity. A request is kept for twice that.
-    pub fn admit(&mut self, caller: &str, id: &str, time: i64, ttl_seconds: u32, now: i64) -> Result<(), Replayed> {
+    pub fn admit(
+        &mut self,
+        caller: &str,
+        id: &str,
+        time: i64,
+        ttl_seconds: u32,
+        now: i64,
+    ) -> Result<(), Replayed> {
         if time <= self.watermark {
             return Err(if self.before_start { Replayed::BeforeStart } else { Replayed::BelowWatermark });
         }
@@ -226,7 +233,11 @@ mod tests {
         let mut cache = ReplayCache::new(&mut slots, 0, [7; 16]);
         assert_eq!(cache.admit("up=a", "1", 10 * S, 60, 10 * S), Ok(()));
         assert_eq!(cache.admit("up=a", "1", 10 * S, 60, 11 * S), Err(Replayed::Seen));
-        assert_eq!(cache.admit("up=a", "1", 12 * S, 60, 12 * S), Err(Replayed::Seen), "other bytes under the same id");
+        assert_eq!(
+            cache.admit("up=a", "1", 12 * S, 60, 12 * S),
+            Err(Replayed::Seen),
+            "other bytes under the same id"
+        );
         assert_eq!(cache.admit("up=b", "1", 10 * S, 60, 11 * S), Ok(()));
     }
 

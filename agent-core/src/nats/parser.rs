@@ -52,9 +52,19 @@ impl Span {
 pub enum Frame {
     /// The JSON of INFO.
     Info(Span),
-    Message { subject: Span, sid: u32, reply: Span, headers: Span, payload: Span },
+    Message {
+        subject: Span,
+        sid: u32,
+        reply: Span,
+        headers: Span,
+        payload: Span,
+    },
     /// The payload is being drained and will not be reported.
-    TooLarge { subject: Span, sid: u32, size: u64 },
+    TooLarge {
+        subject: Span,
+        sid: u32,
+        size: u64,
+    },
     Ping,
     Pong,
     Ok,
@@ -85,9 +95,14 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Line,
-    Payload { message: Pending, have: usize },
+    Payload {
+        message: Pending,
+        have: usize,
+    },
     /// What is left of a payload and its CR LF.
-    Drain { left: u64 },
+    Drain {
+        left: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,7 +277,9 @@ impl Parser {
             _ => return Err(ProtocolError::BadArguments),
         };
         let [first, second] = sizes;
-        let sid = number(sid.of(line)).and_then(|sid| u32::try_from(sid).ok()).ok_or(ProtocolError::BadArguments)?;
+        let sid = number(sid.of(line))
+            .and_then(|sid| u32::try_from(sid).ok())
+            .ok_or(ProtocolError::BadArguments)?;
         let first = number(first.of(line)).ok_or(ProtocolError::BadArguments)?;
         let (header_len, total) = if headers {
             (first, number(second.of(line)).ok_or(ProtocolError::BadArguments)?)
@@ -339,7 +356,8 @@ fn number(text: &[u8]) -> Option<u64> {
         return None;
     }
     text.iter().try_fold(0u64, |sum, &byte| {
-        byte.is_ascii_digit().then(|| sum.saturating_mul(10).saturating_add(u64::from(byte.saturating_sub(b'0'))))
+        byte.is_ascii_digit()
+            .then(|| sum.saturating_mul(10).saturating_add(u64::from(byte.saturating_sub(b'0'))))
     })
 }
 
@@ -379,7 +397,9 @@ mod tests {
                             text(headers, &buffer),
                             text(payload, &buffer)
                         ),
-                        Frame::TooLarge { subject, size, .. } => format!("large {} {size}", text(subject, &buffer)),
+                        Frame::TooLarge { subject, size, .. } => {
+                            format!("large {} {size}", text(subject, &buffer))
+                        }
                         Frame::Error(what) => format!("err {}", text(what, &buffer)),
                         other => format!("{other:?}"),
                     });

@@ -1,0 +1,11 @@
+//! One connection to one broker at a time: from the dial to the subscriptions, and back after a loss.
+
+mod connect;
+mod info;
+mod machine;
+mod subscriptions;
+
+pub use connect::{Client, Credentials};
+pub use info::Info;
+pub use machine::{Reason, Session, SessionConfig, SessionEvent, State};
+pub use subscriptions::{AgentRow, MAX_AGENTS, Roster};
