@@ -18,8 +18,10 @@ pub mod wire;
 // The machine: what happens with what was read.
 pub mod backoff;
 pub mod entropy;
+pub mod lifecycle;
 pub mod nats;
 pub mod nonce;
+pub mod provision;
 pub mod replay;
 pub mod rpc;
 pub mod session;

@@ -1,5 +1,7 @@
 //! One verified request as its agent sees it.
 
+use crate::json::{self, Object};
+
 /// A request whose caller, signature, collective and age have been checked.
 ///
 /// All text borrows the receive buffer. `data` is the raw JSON object of the body, `{}` when the body had none.
@@ -23,4 +25,11 @@ pub struct Call<'a> {
     pub caller_token: &'a str,
     /// The token of the delegated signer, verified. Empty when the caller signed.
     pub signer_token: &'a str,
+}
+
+impl<'a> Call<'a> {
+    /// The arguments, read on demand.
+    pub fn args(&self) -> Result<Object<'a>, json::Error> {
+        Object::parse(self.data)
+    }
 }

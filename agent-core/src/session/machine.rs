@@ -242,7 +242,7 @@ impl<'c> Session<'c> {
                 }
                 self.unanswered = self.unanswered.saturating_add(1);
                 self.last_ping_ms = now;
-                self.emit(now, entropy, tx, Outgoing::ping)
+                self.emit(now, entropy, tx, |out| out.ping())
             }
             State::Ready => SessionEvent::None,
             _ if now >= self.started_ms.saturating_add(self.config.connect_timeout_ms) => {
@@ -432,7 +432,7 @@ impl<'c> Session<'c> {
 
     fn answer_ping(&mut self, now: u64, entropy: &mut Entropy, tx: &mut [u8]) -> SessionEvent {
         self.owes_pong = false;
-        self.emit(now, entropy, tx, Outgoing::pong)
+        self.emit(now, entropy, tx, |out| out.pong())
     }
 
     fn subscribe(

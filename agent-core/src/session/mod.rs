@@ -5,7 +5,7 @@ mod info;
 mod machine;
 mod subscriptions;
 
-pub use connect::{Client, Credentials};
+pub use connect::{Client, ConnectError, Credentials, write_connect};
 pub use info::Info;
 pub use machine::{Reason, Session, SessionConfig, SessionEvent, State};
-pub use subscriptions::{AgentRow, MAX_AGENTS, Roster};
+pub use subscriptions::{AgentRow, Arrival, MAX_AGENTS, Roster};
