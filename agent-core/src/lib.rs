@@ -13,6 +13,8 @@ pub mod ed25519;
 pub mod encoding;
 pub mod ids;
 pub mod json;
+pub mod secure;
+pub mod token;
 pub mod wire;
 
 // The machine: what happens with what was read.

@@ -1,0 +1,284 @@
+//! Verification (`docs/spec/01 §6.7`). The only maker of [`Verified`].
+
+use super::chain::{Chain, ChainIssuer};
+use super::claims::{Claim, Claims};
+use super::compact::Compact;
+use super::kinds::{ClientClaims, Kind, ProvisioningClaims, Read, ServerClaims};
+use super::reject::Reject;
+use crate::ed25519;
+
+/// The issuer of one organization. An organization may have several while one replaces the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Issuer<'k> {
+    pub organization: &'k str,
+    pub key: [u8; 32],
+}
+
+/// Whose tokens are believed.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'k> {
+    /// The issuer of the token's `ou`.
+    Issuers(&'k [Issuer<'k>]),
+    /// Any of these keys, whatever the organization; older deployments.
+    Signers(&'k [[u8; 32]]),
+}
+
+/// Verifies tokens with configured keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Verifier<'k> {
+    trust: Trust<'k>,
+}
+
+/// A token whose signature, chain and times were found good. Its text lies in the scratch lent for verification.
+#[derive(Debug, Clone, Copy)]
+pub struct Verified<'s, T> {
+    claims: T,
+    jti: &'s str,
+    key: Option<[u8; 32]>,
+    expires: Option<i64>,
+    chain: Option<ChainIssuer<'s>>,
+    anchor: [u8; 32],
+}
+
+impl<'s, T> Verified<'s, T> {
+    pub fn claims(&self) -> &T {
+        &self.claims
+    }
+
+    /// The token's id, empty when it has none.
+    pub fn jti(&self) -> &'s str {
+        self.jti
+    }
+
+    /// The holder's key.
+    pub fn public_key(&self) -> Option<&[u8; 32]> {
+        self.key.as_ref()
+    }
+
+    /// The earlier of `exp` and `issexp`, Unix seconds.
+    pub fn expires(&self) -> Option<i64> {
+        self.expires
+    }
+
+    /// Who issued the token, when it was not the organization itself.
+    pub fn chain_issuer(&self) -> Option<&ChainIssuer<'s>> {
+        self.chain.as_ref()
+    }
+
+    /// The configured key at the root of this verification.
+    pub(crate) fn anchor(&self) -> &[u8; 32] {
+        &self.anchor
+    }
+}
+
+/// Claims nobody has checked, for a holder reading its own token.
+#[derive(Debug, Clone, Copy)]
+pub struct Unverified<'s, T> {
+    claims: T,
+    key: Option<[u8; 32]>,
+    expires: Option<i64>,
+    jti: &'s str,
+}
+
+impl<'s, T> Unverified<'s, T> {
+    pub fn claims(&self) -> &T {
+        &self.claims
+    }
+
+    /// The holder's key, as the token says.
+    pub fn public_key(&self) -> Option<&[u8; 32]> {
+        self.key.as_ref()
+    }
+
+    /// The earlier of `exp` and `issexp`, Unix seconds.
+    pub fn expires(&self) -> Option<i64> {
+        self.expires
+    }
+
+    /// The token's id, empty when it has none.
+    pub fn jti(&self) -> &'s str {
+        self.jti
+    }
+}
+
+impl<'k> Verifier<'k> {
+    pub fn new(trust: Trust<'k>) -> Verifier<'k> {
+        Verifier { trust }
+    }
+
+    /// Verifies a client token at `now`, Unix seconds. `scratch` must hold the claims without their policy; 2 KiB do for
+    /// what login services issue.
+    pub fn verify_client<'s>(
+        &self,
+        token: &str,
+        now: i64,
+        scratch: &'s mut [u8],
+    ) -> Result<Verified<'s, ClientClaims<'s>>, Reject> {
+        self.verify(token, now, scratch)
+    }
+
+    /// Verifies a server token; see [`Verifier::verify_client`].
+    pub fn verify_server<'s>(
+        &self,
+        token: &str,
+        now: i64,
+        scratch: &'s mut [u8],
+    ) -> Result<Verified<'s, ServerClaims<'s>>, Reject> {
+        self.verify(token, now, scratch)
+    }
+
+    /// Verifies a provisioning token signed with EdDSA; see [`Verifier::verify_client`].
+    pub fn verify_provisioning<'s>(
+        &self,
+        token: &str,
+        now: i64,
+        scratch: &'s mut [u8],
+    ) -> Result<Verified<'s, ProvisioningClaims<'s>>, Reject> {
+        self.verify(token, now, scratch)
+    }
+
+    fn verify<'s, T: Read<'s>>(
+        &self,
+        token: &str,
+        now: i64,
+        scratch: &'s mut [u8],
+    ) -> Result<Verified<'s, T>, Reject> {
+        let compact = Compact::split(token)?;
+        compact.check_header()?;
+        let claims = Claims::read(&compact, scratch)?;
+        if Kind::of(&claims)? != Some(T::KIND) {
+            return Err(Reject::KindMismatch);
+        }
+        let chain = if T::KIND == Kind::Provisioning { None } else { Chain::read(&claims)? };
+        let signature = compact.signature()?;
+        let anchor =
+            self.anchor(&claims, |key| check_signatures(key, chain.as_ref(), &compact, &signature))?;
+        check_times(&claims, T::KIND, now)?;
+        Ok(Verified {
+            claims: T::read(&claims)?,
+            jti: claims.text(Claim::Id)?.unwrap_or_default(),
+            key: claims.public_key()?,
+            expires: expires(&claims)?,
+            chain: chain.map(|chain| chain.issuer),
+            anchor,
+        })
+    }
+
+    /// The first configured key that passes `check`.
+    fn anchor(
+        &self,
+        claims: &Claims<'_>,
+        check: impl Fn(&[u8; 32]) -> Result<(), Reject>,
+    ) -> Result<[u8; 32], Reject> {
+        match self.trust {
+            Trust::Signers(keys) => first(keys.iter(), check, Reject::SignatureBad),
+            Trust::Issuers(issuers) => {
+                let organization = claims
+                    .some_text(Claim::Organization)
+                    .ok()
+                    .flatten()
+                    .ok_or(Reject::OrganizationMissing)?;
+                let keys = issuers.iter().filter(|issuer| issuer.organization == organization);
+                first(keys.map(|issuer| &issuer.key), check, Reject::OrganizationUnknown)
+            }
+        }
+    }
+}
+
+fn first<'k>(
+    keys: impl Iterator<Item = &'k [u8; 32]>,
+    check: impl Fn(&[u8; 32]) -> Result<(), Reject>,
+    without_keys: Reject,
+) -> Result<[u8; 32], Reject> {
+    let mut refusal = without_keys;
+    for key in keys {
+        match check(key) {
+            Ok(()) => return Ok(*key),
+            Err(reject) if reject.depends_on_key() => refusal = reject,
+            Err(reject) => return Err(reject),
+        }
+    }
+    Err(refusal)
+}
+
+fn check_signatures(
+    key: &[u8; 32],
+    chain: Option<&Chain<'_>>,
+    compact: &Compact<'_>,
+    signature: &[u8; 64],
+) -> Result<(), Reject> {
+    let signer = match chain {
+        Some(chain) => {
+            chain.verify(key)?;
+            &chain.issuer.key
+        }
+        None => key,
+    };
+    if ed25519::verify(signer, &[compact.signed], signature) { Ok(()) } else { Err(Reject::SignatureBad) }
+}
+
+/// No leeway; the issuer's expiry counts for tokens it issued (`docs/spec/01 §6.7` steps 4 and 6).
+fn check_times(claims: &Claims<'_>, kind: Kind, now: i64) -> Result<(), Reject> {
+    if claims.date(Claim::Expiry)?.is_some_and(|expiry| expiry <= now) {
+        return Err(Reject::Expired);
+    }
+    if claims.date(Claim::NotBefore)?.is_some_and(|start| start > now) {
+        return Err(Reject::Early);
+    }
+    if claims.some_text(Claim::Tcs)?.is_none() {
+        return Ok(());
+    }
+    let chained = claims.text(Claim::Issuer)?.is_some_and(|issuer| issuer.starts_with("C-"));
+    match (kind, chained) {
+        (Kind::Client | Kind::Server, true) => match claims.date(Claim::IssuerExpiry)? {
+            Some(expiry) if expiry > now => Ok(()),
+            Some(_) => Err(Reject::IssuerExpired),
+            None => Err(Reject::ChainIncomplete("no expiry of the issuer")),
+        },
+        // A chain issuer may present itself, but only as a client.
+        (Kind::Client, false) => Ok(()),
+        (Kind::Server | Kind::Provisioning, _) => Err(Reject::ClaimInvalid("tcs")),
+    }
+}
+
+fn expires(claims: &Claims<'_>) -> Result<Option<i64>, Reject> {
+    let (own, issuer) = (claims.date(Claim::Expiry)?, claims.date(Claim::IssuerExpiry)?);
+    Ok(own.into_iter().chain(issuer).min())
+}
+
+/// Reads a client token without checking it.
+pub fn peek_client<'s>(
+    token: &str,
+    scratch: &'s mut [u8],
+) -> Result<Unverified<'s, ClientClaims<'s>>, Reject> {
+    peek(token, scratch)
+}
+
+/// Reads a server token without checking it: a node looking at its own.
+pub fn peek_server<'s>(
+    token: &str,
+    scratch: &'s mut [u8],
+) -> Result<Unverified<'s, ServerClaims<'s>>, Reject> {
+    peek(token, scratch)
+}
+
+/// Reads a provisioning token without checking it, whatever signed it: the broker and the provisioner verify it.
+pub fn peek_provisioning<'s>(
+    token: &str,
+    scratch: &'s mut [u8],
+) -> Result<Unverified<'s, ProvisioningClaims<'s>>, Reject> {
+    peek(token, scratch)
+}
+
+fn peek<'s, T: Read<'s>>(token: &str, scratch: &'s mut [u8]) -> Result<Unverified<'s, T>, Reject> {
+    let claims = Claims::read(&Compact::split(token)?, scratch)?;
+    if Kind::of(&claims)? != Some(T::KIND) {
+        return Err(Reject::KindMismatch);
+    }
+    Ok(Unverified {
+        claims: T::read(&claims)?,
+        key: claims.public_key()?,
+        expires: expires(&claims)?,
+        jti: claims.text(Claim::Id)?.unwrap_or_default(),
+    })
+}
