@@ -19,8 +19,10 @@ pub mod wire;
 
 // The machine: what happens with what was read.
 pub mod backoff;
+pub mod dispatch;
 pub mod entropy;
 pub mod lifecycle;
+pub mod machine;
 pub mod nats;
 pub mod nonce;
 pub mod provision;

@@ -1,6 +1,6 @@
 //! Proving a key to the broker without becoming a signing oracle (`docs/spec/10 §6`).
 
-use ed25519_compact::{KeyPair, Seed};
+use crate::ed25519::SigningKey;
 
 /// The broker asked for a signature over something that is not a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,16 +19,12 @@ pub fn is_nonce(text: &str) -> bool {
 
 /// Signs the ASCII bytes of a nonce, as they stand in INFO or in a `gen25519` request.
 pub fn sign_nonce(seed: &[u8; 32], nonce: &str) -> Result<[u8; 64], NonceRefused> {
-    if !is_nonce(nonce) {
-        return Err(NonceRefused);
-    }
-    let pair = KeyPair::try_from_seed(Seed::new(*seed)).map_err(|_| NonceRefused)?;
-    Ok(*pair.sk.sign(nonce.as_bytes(), None))
+    SigningKey::from_seed(seed).and_then(|key| key.sign_nonce(nonce)).ok_or(NonceRefused)
 }
 
 /// The public key of a seed.
 pub fn public_key(seed: &[u8; 32]) -> Option<[u8; 32]> {
-    KeyPair::try_from_seed(Seed::new(*seed)).ok().map(|pair| *pair.pk)
+    SigningKey::from_seed(seed).map(|key| key.public())
 }
 
 #[cfg(test)]

@@ -168,11 +168,18 @@ fn refusals() {
     let mut node = Node::new(settings());
     for action in ACTIONS {
         let (code, text, _) = node.call(action, &serde_json::json!({"token":"guess"}));
-        assert_eq!((code, text.as_str()), (StatusCode::Aborted, "Incorrect provision token supplied"), "{action}");
+        assert_eq!(
+            (code, text.as_str()),
+            (StatusCode::Aborted, "Incorrect provision token supplied"),
+            "{action}"
+        );
         node.now_ms += 31_000;
     }
     let (code, text, _) = node.call("nonsense", &serde_json::json!({}));
-    assert_eq!((code, text.as_str()), (StatusCode::UnknownAction, "Unknown action nonsense for agent choria_provision"));
+    assert_eq!(
+        (code, text.as_str()),
+        (StatusCode::UnknownAction, "Unknown action nonsense for agent choria_provision")
+    );
     assert_eq!(node.call("jwt", &serde_json::json!([])).0, StatusCode::InvalidData);
     assert!(node.store.trail.is_empty(), "nothing was touched");
     assert_eq!(node.machine.state(), State::Unprovisioned);
@@ -222,7 +229,10 @@ fn a_failed_step_ends_the_action() {
         node.store.fail_at = Some(fail);
         let args = serde_json::json!({"token":"s3cret","nonce":"0123456789abcdef","config":config()});
         let (code, text, data) = node.call(action, &args);
-        assert_eq!((code, text.as_str(), data), (StatusCode::Aborted, "the disk is full", serde_json::json!({})));
+        assert_eq!(
+            (code, text.as_str(), data),
+            (StatusCode::Aborted, "the disk is full", serde_json::json!({}))
+        );
         assert_eq!(node.store.trail, trail);
         assert_eq!(node.machine.take_after(), None);
     }
@@ -243,7 +253,11 @@ fn private_keys_need_an_agreement() {
     let mut args = serde_json::json!({"token":"s3cret","config":config(),"key":"-----BEGIN"});
     assert_eq!(node.call("configure", &args).1, "EDCH Public Key not supplied while providing a private key");
     args["ecdh_public"] = "0".repeat(64).into();
-    assert_eq!(node.call("configure", &args).1, "Could not agree on a key with the provisioner", "low order point");
+    assert_eq!(
+        node.call("configure", &args).1,
+        "Could not agree on a key with the provisioner",
+        "low order point"
+    );
     args["ecdh_public"] = "64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466".into();
     assert_eq!(node.call("configure", &args).0, StatusCode::Ok);
     let secret = node.store.secret.map(hex::encode);
@@ -280,7 +294,8 @@ fn injected_settings_are_refused_before_anything_is_written() {
         let (code, text, _) = node.call("configure", &serde_json::json!({"token":"s3cret","config":config}));
         assert_eq!(code, StatusCode::Aborted, "{config}: {text}");
     }
-    let policies = serde_json::json!({"token":"s3cret","config":config(),"action_policies":{"../x.policy":"x"}});
+    let policies =
+        serde_json::json!({"token":"s3cret","config":config(),"action_policies":{"../x.policy":"x"}});
     assert_eq!(node.call("configure", &policies).0, StatusCode::Aborted);
     assert!(node.store.trail.is_empty());
 }

@@ -1,0 +1,55 @@
+//! The two questions whose answers differ between worlds: may this caller ask, and is this node meant.
+
+use crate::ids::{PrivateId, private_network_id, private_network_id_sha256};
+use crate::wire::{Span, request, secure_request};
+
+/// Names that a caller's reply inbox may carry.
+#[derive(Debug, Clone, Copy)]
+pub struct Inbox {
+    pub md5: PrivateId<32>,
+    pub sha256: PrivateId<64>,
+}
+
+impl Inbox {
+    /// Of the caller id as it stands in the caller's token, before any rewriting by a signer.
+    #[must_use]
+    pub fn of(caller_id: &str) -> Inbox {
+        Inbox { md5: private_network_id(caller_id), sha256: private_network_id_sha256(caller_id) }
+    }
+}
+
+/// A request that the gate let through.
+#[derive(Debug, Clone, Copy)]
+pub struct Accepted {
+    pub request: request::Request,
+    /// The caller's token; empty when nobody verified one.
+    pub caller_token: Span,
+    pub signer_token: Option<Span>,
+    pub inbox: Inbox,
+}
+
+/// Asked by the machine for every message.
+pub trait Gate {
+    /// Verifies the secure request in `buffer[data]` and parses the request in it, in place. The error is a reason word.
+    ///
+    /// `now` is Unix nanoseconds, `None` without a clock.
+    fn accept(&mut self, buffer: &mut [u8], data: Span, now: Option<i64>) -> Result<Accepted, &'static str>;
+
+    /// Whether the node matches the filter, a JSON object. A filter that cannot be evaluated matches nothing.
+    fn matches(&mut self, filter: &[u8]) -> bool;
+}
+
+/// Takes every request without looking at signatures: an unprovisioned node, which the broker's account and the access
+/// token of its agent protect (`docs/spec/04 §5`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unverified;
+
+impl Unverified {
+    /// Parses without verifying.
+    pub fn read(buffer: &mut [u8], data: Span) -> Result<Accepted, &'static str> {
+        let secure = secure_request::parse(buffer, data).map_err(|error| error.reason())?;
+        let request = request::parse(buffer, secure.request).map_err(|error| error.reason())?;
+        let inbox = Inbox::of(request.caller.text(buffer));
+        Ok(Accepted { request, caller_token: Span::default(), signer_token: None, inbox })
+    }
+}
