@@ -45,6 +45,18 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// View and issue keys and tokens
     Jwt(commands::jwt::Options),
+    /// See which nodes answer, and how fast
+    Ping(commands::ping::Options),
+    /// Call an action of an agent on many nodes
+    #[command(visible_aliases = ["rpc", "request"])]
+    Req(commands::req::Options),
+    /// List the nodes that match
+    #[command(visible_alias = "find")]
+    Discover(commands::discover::Options),
+    /// Report how a fact is spread over the fleet
+    Facts(commands::facts::Options),
+    /// Show what a node says about itself
+    Inventory(commands::inventory::Options),
     /// Print the build's settings
     #[command(name = "buildinfo")]
     BuildInfo,
@@ -54,4 +66,12 @@ pub(crate) enum Command {
 
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     choria_host::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// A duration; a bare number counts seconds.
+pub(crate) fn seconds(text: &str) -> Result<std::time::Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) => Ok(std::time::Duration::from_secs(seconds.into())),
+        Err(_) => duration(text),
+    }
 }

@@ -25,12 +25,12 @@ pub(crate) struct Failure {
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
-    code: Code,
+    code: u8,
 }
 
 impl Failure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Failure { message: message.into(), causes: Vec::new(), hint: None, code: Code::Failed }
+        Failure { message: message.into(), causes: Vec::new(), hint: None, code: Code::Failed as u8 }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -38,7 +38,13 @@ impl Failure {
     }
 
     #[must_use]
-    pub(crate) fn code(mut self, code: Code) -> Self {
+    pub(crate) fn code(self, code: Code) -> Self {
+        self.exit(code as u8)
+    }
+
+    /// An exit code that a library chose by the same table.
+    #[must_use]
+    pub(crate) fn exit(mut self, code: u8) -> Self {
         self.code = code;
         self
     }
@@ -49,16 +55,8 @@ impl Failure {
         self
     }
 
-    /// The same failure, told as part of a larger one.
-    #[must_use]
-    pub(crate) fn within(mut self, message: impl Into<String>) -> Self {
-        let inner = std::mem::replace(&mut self.message, message.into());
-        self.causes.insert(0, inner);
-        self
-    }
-
     pub(crate) fn exit_code(&self) -> u8 {
-        self.code as u8
+        self.code
     }
 
     /// Writes the failure to stderr. With `CHORIA_CLASSIC_ERRORS=1` the first line keeps upstream's shape.

@@ -3,7 +3,11 @@
 
 mod arguments;
 mod commands;
+mod discovery_flags;
 mod failure;
+mod filter_flags;
+mod fleet;
+mod nodes_file;
 mod output;
 
 use std::process::ExitCode;
@@ -33,9 +37,31 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<u8, Failure> {
+    let global = &arguments.global;
     match &arguments.command {
         Command::Jwt(options) => commands::jwt::run(options),
+        Command::Ping(options) => block_on(commands::ping::run(global, options)),
+        Command::Req(options) => block_on(commands::req::run(global, options)),
+        Command::Discover(options) => block_on(commands::discover::run(global, options)),
+        Command::Facts(options) => block_on(commands::facts::run(global, options)),
+        Command::Inventory(options) => block_on(commands::inventory::run(global, options)),
         Command::BuildInfo => commands::buildinfo::run(),
         Command::Completion(options) => commands::completion::run(options),
     }
+}
+
+/// Runs a command that talks to the network; one thread is enough for a person's tool. SIGINT and SIGTERM end it with
+/// the code that shells expect; nothing that was received is lost, it has been printed.
+fn block_on(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            result = command => result,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                output::note("\nInterrupted\n");
+                Ok(130)
+            }
+        }
+    })
 }

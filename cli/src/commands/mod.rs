@@ -2,4 +2,9 @@
 
 pub(crate) mod buildinfo;
 pub(crate) mod completion;
+pub(crate) mod discover;
+pub(crate) mod facts;
+pub(crate) mod inventory;
 pub(crate) mod jwt;
+pub(crate) mod ping;
+pub(crate) mod req;

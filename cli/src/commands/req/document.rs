@@ -1,0 +1,100 @@
+//! Results for scripts: one JSON document, or JSON lines (docs/spec/07 §7.2).
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::answer::Answer;
+use super::summary::Summary;
+use crate::output;
+
+fn time(seconds: i64) -> String {
+    choria_host::clock::rfc3339_seconds(seconds)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn reply(answer: &Answer) -> Value {
+    json!({
+        "sender": answer.sender,
+        "statuscode": i64::from(answer.status),
+        "statusmsg": answer.message,
+        "data": answer.data,
+        "time_utc": time(answer.at),
+        "verification": answer.verification,
+    })
+}
+
+fn request_stats(summary: &crate::fleet::Summary) -> Value {
+    json!({
+        "requestid": summary.request_id,
+        "no_responses": summary.silent,
+        "unexpected_responses": summary.unexpected,
+        "discovered": summary.discovered,
+        "failed": summary.failed,
+        "ok": summary.ok,
+        "responses": summary.responses,
+        "invalid": summary.invalid,
+        "publish_time": nanos(summary.publish),
+        "request_time": nanos(summary.took),
+        "discover_time": nanos(summary.discovery),
+        "start_time_utc": time(summary.started),
+    })
+}
+
+fn all(summaries: &[Summary]) -> Map<String, Value> {
+    summaries.iter().map(Summary::json).collect()
+}
+
+pub(crate) fn whole(
+    agent: &str,
+    action: &str,
+    answers: &[Answer],
+    summary: &crate::fleet::Summary,
+    summaries: &[Summary],
+) -> String {
+    let replies: Vec<Value> = answers
+        .iter()
+        .map(|answer| {
+            let mut value = reply(answer);
+            if let Some(object) = value.as_object_mut() {
+                object.insert(String::from("action"), Value::from(action));
+            }
+            value
+        })
+        .collect();
+    output::json(&json!({
+        "agent": agent,
+        "action": action,
+        "replies": replies,
+        "request_stats": request_stats(summary),
+        "summaries": all(summaries),
+    }))
+}
+
+fn line(kind: &str, fields: Value) -> String {
+    let mut object = Map::new();
+    object.insert(String::from("k"), Value::from(kind));
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    format!("{}\n", Value::Object(object))
+}
+
+pub(crate) fn discovery(count: usize, took: Duration) -> String {
+    line("discovery", json!({"count": count, "dt": took.as_secs_f64()}))
+}
+
+pub(crate) fn result(answer: &Answer) -> String {
+    line("result", json!({"rr": reply(answer)}))
+}
+
+pub(crate) fn summaries(summaries: &[Summary]) -> String {
+    line("summaries", json!({"agg": all(summaries)}))
+}
+
+pub(crate) fn stats(summary: &crate::fleet::Summary) -> String {
+    line("stats", json!({"stat": request_stats(summary)}))
+}

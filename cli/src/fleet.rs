@@ -1,0 +1,343 @@
+//! What every fleet command does first and last: configuration, connection, finding nodes, calling them with a
+//! progress bar. The protocol itself is `choria-client`'s.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use choria_client::{
+    ClientConfig, ClientError, ConnectOptions, Connection, DiscoveryOptions, LimitMethod, PingOptions,
+    RpcOptions, Verification, config_files, targets,
+};
+use choria_protocol::Filter;
+use choria_protocol::ddl::{self, Ddl};
+use serde_json::{Map, Value};
+
+use crate::arguments::Global;
+use crate::commands::req::Answer;
+use crate::discovery_flags::DiscoveryFlags;
+use crate::failure::Failure;
+use crate::nodes_file;
+use crate::output::colour::Colour;
+use crate::output::progress::Progress;
+use crate::output::{self, harmless};
+
+/// A client's configuration and, once it is online, its connection.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    config: ClientConfig,
+    collective: String,
+    connection: Option<Connection>,
+    colour: Colour,
+    bar_colour: Colour,
+    started: Instant,
+}
+
+/// One node's answer to a ping.
+#[derive(Debug, Clone)]
+pub(crate) struct Pong {
+    pub(crate) identity: String,
+    /// Since the request was published.
+    pub(crate) time: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct PingRound {
+    pub(crate) pongs: Vec<Pong>,
+    pub(crate) invalid: usize,
+    /// From the start of the command to the publication.
+    pub(crate) overhead: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) nodes: Vec<String>,
+    pub(crate) method: String,
+    pub(crate) took: Duration,
+}
+
+/// One action on some nodes.
+#[derive(Debug)]
+pub(crate) struct Call {
+    agent: String,
+    action: String,
+    data: Map<String, Value>,
+    nodes: Vec<String>,
+    pub(crate) progress: bool,
+    pub(crate) batch: usize,
+    pub(crate) batch_sleep: Duration,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Call {
+    pub(crate) fn new(agent: &str, action: &str, data: Map<String, Value>, nodes: Vec<String>) -> Self {
+        Call {
+            agent: agent.to_owned(),
+            action: action.to_owned(),
+            data,
+            nodes,
+            progress: false,
+            batch: 0,
+            batch_sleep: Duration::from_secs(1),
+            timeout: None,
+        }
+    }
+}
+
+/// How a call went.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    pub(crate) request_id: String,
+    pub(crate) discovered: usize,
+    pub(crate) responses: usize,
+    pub(crate) ok: usize,
+    pub(crate) failed: usize,
+    pub(crate) silent: Vec<String>,
+    pub(crate) unexpected: Vec<String>,
+    pub(crate) invalid: usize,
+    /// Seconds since 1970.
+    pub(crate) started: i64,
+    pub(crate) discovery: Duration,
+    pub(crate) publish: Duration,
+    pub(crate) took: Duration,
+}
+
+impl Fleet {
+    /// Reads the configuration and makes no connection.
+    pub(crate) fn offline(global: &Global, target: Option<&str>) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let config = load(global)?;
+        let collective = match target {
+            None => config.main_collective.clone(),
+            Some(name) if config.collectives.iter().any(|known| known == name) => name.to_owned(),
+            Some(name) => {
+                return Err(Failure::usage(format!(
+                    "cannot set collective to '{name}', it is not on the list of known collectives"
+                ))
+                .hint(format!("configured are: {}", config.collectives.join(", "))));
+            }
+        };
+        let configured = config.settings.bool("color", true);
+        Ok(Fleet {
+            colour: Colour::stdout(global.color, configured),
+            bar_colour: Colour::stderr(global.color, configured),
+            config,
+            collective,
+            connection: None,
+            started,
+        })
+    }
+
+    pub(crate) async fn connect(global: &Global, target: Option<&str>) -> Result<Self, Failure> {
+        Fleet::offline(global, target)?.online(global).await
+    }
+
+    pub(crate) async fn online(mut self, global: &Global) -> Result<Self, Failure> {
+        let options = ConnectOptions {
+            timeout: Some(global.connect_timeout),
+            collective: Some(self.collective.clone()),
+            ..ConnectOptions::default()
+        };
+        self.connection = Some(Connection::connect(&self.config, options).await?);
+        Ok(self)
+    }
+
+    fn connection(&self) -> Result<&Connection, Failure> {
+        self.connection.as_ref().ok_or_else(|| Failure::new("there is no connection to a broker"))
+    }
+
+    /// Lets the broker know that we leave; a connection that is already gone needs no goodbye.
+    pub(crate) async fn close(&self) {
+        if let Some(connection) = &self.connection {
+            drop(connection.close().await);
+        }
+    }
+
+    pub(crate) fn collective(&self) -> &str {
+        &self.collective
+    }
+
+    pub(crate) fn colour(&self) -> Colour {
+        self.colour
+    }
+
+    /// The schema of an agent: a file in one of the library folders, or the one this program was built with.
+    pub(crate) fn ddl(&self, agent: &str) -> Result<Ddl, Failure> {
+        if let Some(ddl) = ddl::builtin(agent) {
+            return Ok(ddl);
+        }
+        let registry = self.config.registry_cache.iter().map(|folder| folder.join("agent"));
+        let libraries =
+            self.config.libdirs.iter().flat_map(|folder| {
+                ["choria", "mcollective"].map(|provider| folder.join(provider).join("agent"))
+            });
+        let folders: Vec<PathBuf> = libraries.chain(registry).collect();
+        let plain = agent.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let file = folders
+            .iter()
+            .map(|folder| folder.join(format!("{agent}.json")))
+            .find(|path| plain && path.exists());
+        let Some(path) = file else {
+            let known: Vec<&str> = ddl::builtin_names().collect();
+            return Err(Failure::usage(format!("there is no schema for agent {agent:?}")).hint(format!(
+                "known are {}; put others in a folder of `libdir` as choria/agent/{agent}.json",
+                known.join(", ")
+            )));
+        };
+        let bytes = std::fs::read(&path)
+            .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+        Ddl::parse(&bytes)
+            .map_err(|error| Failure::new(format!("the schema {} is not valid: {error}", path.display())))
+    }
+
+    pub(crate) async fn ping(
+        &self,
+        filter: &Filter,
+        timeout: Option<Duration>,
+        expect: usize,
+        mut on_pong: impl FnMut(&Pong),
+    ) -> Result<PingRound, Failure> {
+        let options =
+            PingOptions { timeout, expect: (expect > 0).then_some(expect), ..PingOptions::default() };
+        let asked = Instant::now();
+        let mut pongs = Vec::new();
+        let summary = choria_client::ping(self.connection()?, filter, &options, |answer| {
+            let pong = Pong { identity: answer.identity, time: answer.after };
+            on_pong(&pong);
+            pongs.push(pong);
+        })
+        .await?;
+        let overhead = asked.duration_since(self.started) + summary.publish_time;
+        Ok(PingRound { pongs, invalid: summary.invalid, overhead })
+    }
+
+    pub(crate) async fn discover(
+        &self,
+        filter: &Filter,
+        flags: &DiscoveryFlags,
+        talk: bool,
+    ) -> Result<Found, Failure> {
+        let started = Instant::now();
+        let method = match (&flags.nodes, &flags.method) {
+            (Some(_), _) => "flatfile",
+            (None, Some(method)) => method,
+            (None, None) => &self.config.discovery_method,
+        };
+        if talk {
+            output::note(&format!("Discovering nodes using the {method} method .... "));
+        }
+        let nodes = match method {
+            "mc" | "broadcast" => {
+                let options = DiscoveryOptions {
+                    timeout: flags.discovery_timeout,
+                    windowed: flags.discovery_window.then_some(true),
+                    ..DiscoveryOptions::default()
+                };
+                choria_client::discover(self.connection()?, filter, &options).await?.identities()
+            }
+            "flatfile" | "file" => nodes_file::read(flags, filter)?,
+            other => {
+                return Err(Failure::usage(format!("discovery method {other:?} is not known"))
+                    .hint("use mc, broadcast or flatfile"));
+            }
+        };
+        if talk {
+            output::note(&format!("{}\n", nodes.len()));
+        }
+        Ok(Found { nodes, method: method.to_owned(), took: started.elapsed() })
+    }
+
+    /// Keeps as many nodes as `--limit` says.
+    pub(crate) fn limit(
+        &self,
+        nodes: Vec<String>,
+        limit: Option<&str>,
+        seed: Option<u64>,
+    ) -> Result<Vec<String>, Failure> {
+        let Some(limit) = limit else { return Ok(nodes) };
+        let method = if seed.is_some() { LimitMethod::Random } else { self.config.limit_method };
+        let seed = seed.unwrap_or_else(|| choria_host::clock::unix_nanos().unsigned_abs());
+        Ok(targets::limit(nodes, limit.parse()?, method, seed)?)
+    }
+
+    pub(crate) async fn call(
+        &self,
+        call: Call,
+        mut on_answer: impl FnMut(Answer),
+    ) -> Result<Summary, Failure> {
+        let ddl = self.ddl(&call.agent)?;
+        let service = ddl.metadata.service;
+        let expected = if service { 1 } else { call.nodes.len() };
+        let title = format!("Invoking {}#{} action", call.agent, call.action);
+        let mut progress = Progress::start(expected, call.progress, &title, self.bar_colour);
+        let options = RpcOptions {
+            targets: (!service).then_some(call.nodes),
+            timeout: call.timeout,
+            batch: (call.batch > 0).then_some(targets::Amount::Nodes(call.batch)),
+            batch_sleep: Some(call.batch_sleep),
+            ..RpcOptions::default()
+        };
+        let started = choria_host::clock::unix_seconds();
+        let mut done = 0;
+        let result =
+            choria_client::call(self.connection()?, &ddl, &call.action, call.data, options, |reply| {
+                done += 1;
+                progress.advance(done);
+                on_answer(Answer {
+                    sender: reply.identity,
+                    status: reply.status,
+                    message: reply.message,
+                    data: match reply.data {
+                        Value::Object(map) => map,
+                        _ => Map::new(),
+                    },
+                    at: reply.time / 1_000_000_000,
+                    verification: match reply.verification {
+                        Verification::Verified => String::from("verified"),
+                        Verification::Unverified => String::from("unverified"),
+                        Verification::Invalid(reason) => format!("invalid: {reason}"),
+                    },
+                });
+            })
+            .await;
+        progress.finish();
+        let summary = result?;
+        Ok(Summary {
+            discovered: if service { 1 } else { summary.targets.len() },
+            responses: summary.responses(),
+            request_id: summary.request_id,
+            ok: summary.ok,
+            failed: summary.failed,
+            silent: summary.missing,
+            unexpected: summary.unexpected,
+            invalid: summary.invalid,
+            started,
+            discovery: Duration::ZERO,
+            publish: summary.publish_time,
+            took: summary.request_time,
+        })
+    }
+}
+
+/// The client configuration that the flags, the environment and the files give.
+pub(crate) fn load(global: &Global) -> Result<ClientConfig, Failure> {
+    load_file(global.config.as_deref())
+}
+
+pub(crate) fn load_file(path: Option<&Path>) -> Result<ClientConfig, Failure> {
+    let settings = config_files::discover(path)?;
+    let config = ClientConfig::from_settings(settings)?;
+    for warning in config.settings.warnings() {
+        output::note(&format!("warning: {warning}\n"));
+    }
+    Ok(config)
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let failure = Failure::new(harmless(&error.to_string())).exit(error.exit_code());
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
