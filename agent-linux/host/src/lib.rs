@@ -11,6 +11,7 @@ pub mod harden;
 pub mod log;
 pub mod private_file;
 pub mod random;
+pub mod rego;
 pub mod settings;
 pub mod tls;
 
