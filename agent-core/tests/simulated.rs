@@ -10,7 +10,7 @@ use agent_core::nats::Limits;
 use agent_core::replay::{ReplayCache, ReplaySlot};
 use agent_core::rpc::{ReplyWriter, StatusCode, StatusText};
 use agent_core::session::{AgentRow, Client, Credentials, Reason, SessionConfig};
-use agent_core::wire::{Span, reply, request, secure_reply, secure_request, transport};
+use agent_core::wire::{reply, request, secure_reply, secure_request, transport};
 use proptest::prelude::*;
 
 const START: i64 = 1_800_000_000_000_000_000;
@@ -23,8 +23,8 @@ const AGENTS: &[AgentRow<'static>] = &[
 struct Open;
 
 impl Gate for Open {
-    fn accept(&mut self, buffer: &mut [u8], data: Span, _: Option<i64>) -> Result<Accepted, &'static str> {
-        Unverified::read(buffer, data)
+    fn accept(&mut self, buffer: &mut [u8], _: Option<i64>) -> Result<Accepted, &'static str> {
+        Unverified::read(buffer)
     }
     fn matches(&mut self, filter: &[u8]) -> bool {
         !filter.windows(7).any(|part| part == b"nowhere")
@@ -183,7 +183,7 @@ impl<'c> Node<'c> {
                     self.seen.push(format!("disconnect {}", reason.reason()));
                     return;
                 }
-                Output::Call { call, to } => {
+                Output::Call { call, to, .. } => {
                     self.seen.push(format!("call {}#{} by {}", call.agent, call.action, call.caller));
                     let mut space = [0u8; 4096];
                     let mut out = ReplyWriter::new(&mut space);

@@ -1,7 +1,7 @@
 //! The two questions whose answers differ between worlds: may this caller ask, and is this node meant.
 
 use crate::ids::{PrivateId, private_network_id, private_network_id_sha256};
-use crate::wire::{Span, request, secure_request};
+use crate::wire::{Span, request, secure_request, transport};
 
 /// Names that a caller's reply inbox may carry.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,7 @@ impl Inbox {
 /// A request that the gate let through.
 #[derive(Debug, Clone, Copy)]
 pub struct Accepted {
+    pub transport: transport::Transport,
     pub request: request::Request,
     /// The caller's token; empty when nobody verified one.
     pub caller_token: Span,
@@ -30,10 +31,10 @@ pub struct Accepted {
 
 /// Asked by the machine for every message.
 pub trait Gate {
-    /// Verifies the secure request in `buffer[data]` and parses the request in it, in place. The error is a reason word.
+    /// Takes the message that fills `buffer` apart, in place, and verifies it. The error is a reason word.
     ///
     /// `now` is Unix nanoseconds, `None` without a clock.
-    fn accept(&mut self, buffer: &mut [u8], data: Span, now: Option<i64>) -> Result<Accepted, &'static str>;
+    fn accept(&mut self, buffer: &mut [u8], now: Option<i64>) -> Result<Accepted, &'static str>;
 
     /// Whether the node matches the filter, a JSON object. A filter that cannot be evaluated matches nothing.
     fn matches(&mut self, filter: &[u8]) -> bool;
@@ -46,10 +47,11 @@ pub struct Unverified;
 
 impl Unverified {
     /// Parses without verifying.
-    pub fn read(buffer: &mut [u8], data: Span) -> Result<Accepted, &'static str> {
-        let secure = secure_request::parse(buffer, data).map_err(|error| error.reason())?;
+    pub fn read(buffer: &mut [u8]) -> Result<Accepted, &'static str> {
+        let transport = transport::parse(buffer).map_err(|error| error.reason())?;
+        let secure = secure_request::parse(buffer, transport.data).map_err(|error| error.reason())?;
         let request = request::parse(buffer, secure.request).map_err(|error| error.reason())?;
         let inbox = Inbox::of(request.caller.text(buffer));
-        Ok(Accepted { request, caller_token: Span::default(), signer_token: None, inbox })
+        Ok(Accepted { transport, request, caller_token: Span::default(), signer_token: None, inbox })
     }
 }

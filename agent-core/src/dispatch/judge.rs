@@ -8,7 +8,7 @@ use crate::replay::ReplayCache;
 use crate::rpc::{Call, Status, StatusCode};
 use crate::session::{AgentRow, Arrival};
 use crate::ttl;
-use crate::wire::transport::{self, FederationHeaders};
+use crate::wire::transport::FederationHeaders;
 
 /// The agent that every node has and that the machine answers itself.
 pub const DISCOVERY: &str = "discovery";
@@ -52,7 +52,8 @@ pub struct Return<'r> {
 pub enum Verdict<'r> {
     /// Answer with [`super::Body::Pong`].
     Ping(Return<'r>),
-    Call(Call<'r>, Return<'r>),
+    /// With the filter of the request, a JSON object or empty: policies look at it.
+    Call(Call<'r>, Return<'r>, &'r [u8]),
     /// The agent is meant but its body is not usable.
     Answer(Return<'r>, Status),
 }
@@ -89,8 +90,9 @@ impl Judge<'_, '_> {
     /// Judges the message in `payload`, which is decoded in place.
     pub fn decide<'r>(&mut self, subject: &'r str, payload: &'r mut [u8]) -> Result<Verdict<'r>, Refusal> {
         self.counters.total = self.counters.total.saturating_add(1);
-        let opened = self.open(payload);
-        let (transport, accepted) = self.or_unvalidated(opened)?;
+        let opened = self.gate.accept(payload, self.now).map_err(refuse);
+        let accepted = self.or_unvalidated(opened)?;
+        let transport = accepted.transport;
         let payload: &'r [u8] = payload;
         let request = accepted.request;
         let collective = request.collective.text(payload);
@@ -191,13 +193,7 @@ impl Judge<'_, '_> {
             caller_token: accepted.caller_token.text(payload),
             signer_token: accepted.signer_token.map(|token| token.text(payload)).unwrap_or_default(),
         };
-        Ok(Verdict::Call(call, to))
-    }
-
-    fn open(&mut self, payload: &mut [u8]) -> Result<(transport::Transport, Accepted), Refusal> {
-        let transport = transport::parse(payload).map_err(|error| refuse(error.reason()))?;
-        let accepted = self.gate.accept(payload, transport.data, self.now).map_err(refuse)?;
-        Ok((transport, accepted))
+        Ok(Verdict::Call(call, to, filter))
     }
 
     fn or_unvalidated<T>(&mut self, result: Result<T, Refusal>) -> Result<T, Refusal> {

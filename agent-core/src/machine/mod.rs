@@ -110,7 +110,7 @@ impl<'r> From<Verdict<'r>> for Output<'r, '_> {
     fn from(verdict: Verdict<'r>) -> Self {
         match verdict {
             Verdict::Ping(to) => Output::Pong { to },
-            Verdict::Call(call, to) => Output::Call { call, to },
+            Verdict::Call(call, to, filter) => Output::Call { call, to, filter },
             Verdict::Answer(to, status) => Output::Answer { to, status },
         }
     }
