@@ -1,7 +1,7 @@
 //! The checks between a message and its agent, in the order of `docs/spec/03 §2`.
 
 use super::counters::Counters;
-use super::gate::{Accepted, Gate};
+use super::gate::Gate;
 use super::reply_subject::{ReplyCheck, allowed};
 use crate::json::{Error, Object};
 use crate::replay::ReplayCache;

@@ -61,10 +61,11 @@ pub enum Output<'r, 't> {
     Send(&'t [u8]),
     /// Close the transport. The next attempt is scheduled.
     Disconnect(Reason),
-    /// Run the call, then [`Core::respond`].
+    /// Run the call, then [`Core::respond`]. The filter is a JSON object or empty; policies look at it.
     Call {
         call: Call<'r>,
         to: Return<'r>,
+        filter: &'r [u8],
     },
     /// Answer a discovery ping.
     Pong {
