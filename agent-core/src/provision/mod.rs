@@ -14,7 +14,7 @@ mod guard;
 mod machine;
 
 pub use configure::{ConfigReject, check_config, check_policies};
-pub use effects::{After, Configuration, Csr, Effect, Next, Outcome};
+pub use effects::{After, Configuration, Csr, Effect, Next, Outcome, Seed};
 pub use guard::{Lock, TokenGuard};
 pub use machine::{Moment, Provision, Settings, State};
 

@@ -1,0 +1,109 @@
+//! May this caller run this action? (docs/spec/03 §8)
+//!
+//! Every doubt denies: an unknown provider, a missing policy, a policy that fails. The caller hears one fixed
+//! sentence; the reason goes to the log with `reason=denied`.
+
+mod token_policy;
+
+use choria_host::Settings;
+use choria_host::rego::RequestFilter;
+use choria_host::settings::Problem;
+
+/// The choices of `rpcauthprovider`.
+const CHOICES: &str = "aaasvc, aaasvc_policy";
+
+/// Who decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Provider {
+    /// `rpcauthorization = 0`, and always while provisioning.
+    Off,
+    /// The policy carried in the caller's token.
+    Token,
+    /// A provider this agent does not have: everything is denied. Holds its name.
+    Unsupported(String),
+}
+
+impl Provider {
+    /// Reads `rpcauthorization` (default on) and `rpcauthprovider` (default `action_policy`, as upstream).
+    pub fn from_settings(settings: &Settings) -> Self {
+        if !settings.bool("rpcauthorization", true) {
+            return Provider::Off;
+        }
+        let name = settings.get("rpcauthprovider").unwrap_or("action_policy").to_ascii_lowercase();
+        if matches!(name.as_str(), "aaasvc" | "aaasvc_policy") {
+            return Provider::Token;
+        }
+        let problem = if matches!(name.as_str(), "action_policy" | "rego_policy") {
+            Problem::Other(format!(
+                "is '{name}', which this agent does not have, so every request is denied: use one of {CHOICES}"
+            ))
+        } else {
+            Problem::NotOneOf(CHOICES)
+        };
+        settings.warn_about("rpcauthprovider", problem);
+        Provider::Unsupported(name)
+    }
+}
+
+/// What is asked. Everything comes from the verified envelope except `data`.
+#[derive(Debug)]
+pub struct Question<'a> {
+    pub agent: &'a str,
+    pub action: &'a str,
+    /// The inputs: one JSON object.
+    pub data: &'a [u8],
+    pub caller: &'a str,
+    pub sender: &'a str,
+    pub collective: &'a str,
+    pub ttl_seconds: u32,
+    /// Unix nanoseconds.
+    pub time_nanos: i64,
+    /// The caller's token, verified.
+    pub caller_token: &'a str,
+    pub filter: RequestFilter,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    /// Holds the reason, for the log only.
+    Deny(String),
+}
+
+impl Provider {
+    /// Decides. The `discovery` agent is never asked about (docs/spec/03 §8).
+    pub fn decide(&self, question: &Question<'_>) -> Verdict {
+        match self {
+            _ if question.agent == "discovery" => Verdict::Allow,
+            Provider::Off => Verdict::Allow,
+            Provider::Token => token_policy::decide(question),
+            Provider::Unsupported(name) => {
+                Verdict::Deny(format!("the authorization provider '{name}' is not available in this agent"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn only_what_is_known_can_allow() {
+        let provider =
+            |text: &str| Provider::from_settings(&Settings::parse(text, Path::new("server.conf")).unwrap());
+        assert_eq!(provider("rpcauthorization = 0"), Provider::Off);
+        assert_eq!(provider("rpcauthprovider = Aaasvc"), Provider::Token);
+        assert_eq!(provider(""), Provider::Unsupported("action_policy".into()));
+        assert_eq!(provider("rpcauthprovider = none"), Provider::Unsupported("none".into()));
+        let settings = Settings::parse("rpcauthprovider = none", Path::new("server.conf")).unwrap();
+        Provider::from_settings(&settings);
+        assert!(
+            settings.warnings()[0]
+                .to_string()
+                .starts_with("server.conf:1: rpcauthprovider has an unknown value")
+        );
+    }
+}
