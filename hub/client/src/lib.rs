@@ -21,7 +21,9 @@ pub mod discovery;
 mod error;
 mod http;
 mod inbox;
+pub mod login;
 mod outgoing;
+mod service;
 mod signer;
 pub mod targets;
 mod verification;
@@ -36,6 +38,7 @@ pub use discovery::{
 };
 pub use error::ClientError;
 pub use http::ServerTrust;
+pub use service::{RequestPolicy, Service, ServiceOptions, ServiceRequest};
 pub use targets::Amount;
 pub use verification::{NoReply, Received, ReplyVerifier, Verification};
 

@@ -12,6 +12,7 @@
 //! Every layer keeps the bytes it was parsed from: hashes and signatures are checked over the bytes that
 //! were carried, never over a second serialization (docs/spec/01 §1.1). Nothing here opens a socket or reads a clock.
 
+pub mod accept;
 mod ambiguity;
 mod encode;
 mod error;
