@@ -9,11 +9,14 @@
 extern crate std;
 
 // Wire formats, tokens and filters.
+pub mod config;
 pub mod ed25519;
 pub mod encoding;
+pub mod filter;
 pub mod ids;
 pub mod json;
 pub mod secure;
+pub mod time;
 pub mod token;
 pub mod wire;
 
