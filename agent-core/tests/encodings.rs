@@ -1,4 +1,5 @@
 //! The encodings against the crates hosts use.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "a test may fail")]
 
 use ::base64::Engine as _;
 use ::base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -37,11 +38,11 @@ proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         let mut small = [0; 8];
-        let _ = hex::decode_to_slice(&bytes, &mut small);
-        let _ = base64::decode_to_slice(&bytes, &mut small);
-        let _ = base64url::decode_to_slice(&bytes, &mut small);
-        let _ = base62::decode(&bytes);
-        let _ = base64::decode_in_place(&mut bytes);
+        hex::decode_to_slice(&bytes, &mut small).ok();
+        base64::decode_to_slice(&bytes, &mut small).ok();
+        base64url::decode_to_slice(&bytes, &mut small).ok();
+        base62::decode(&bytes).ok();
+        base64::decode_in_place(&mut bytes).ok();
     }
 
     #[test]

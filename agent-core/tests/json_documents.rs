@@ -1,4 +1,5 @@
 //! The scanner against serde_json, fact paths against the gjson crate.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "a test may fail")]
 
 use agent_core::json::path::{Found, lookup};
 use agent_core::json::{
@@ -108,11 +109,11 @@ proptest! {
         let mut document = serde_json::to_vec(&host).unwrap();
         let at = at.index(document.len());
         document[at] = byte;
-        let _ = tokens(&document);
+        tokens(&document).ok();
         let _ = lookup(&document, &path);
         let mut names = [0; 16];
-        let _ = check_unambiguous(&document, &mut names);
-        let _ = unescape_in_place(&mut document);
+        check_unambiguous(&document, &mut names).ok();
+        unescape_in_place(&mut document).ok();
     }
 
     #[test]

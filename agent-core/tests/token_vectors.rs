@@ -1,4 +1,5 @@
 //! Token verification against the golden vectors, and against tokens an attacker would make.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "a test may fail")]
 
 mod forge;
 
@@ -20,7 +21,7 @@ fn verify(verifier: &Verifier<'_>, kind: &str, token: &str, now: i64) -> Result<
         "client" => verifier.verify_client(token, now, &mut scratch).map(|_| ()),
         "server" => verifier.verify_server(token, now, &mut scratch).map(|_| ()),
         "provisioning" => verifier.verify_provisioning(token, now, &mut scratch).map(|_| ()),
-        other => panic!("kind {other}"),
+        _ => Err(Reject::KindMismatch),
     }
 }
 
@@ -264,6 +265,6 @@ proptest! {
         let org = key(1);
         let keys = [org.verifying_key().to_bytes()];
         let text = sign_token(r#"{"alg":"EdDSA"}"#, claims.as_bytes(), &org);
-        let _ = verify(&Verifier::new(Trust::Signers(&keys)), "client", &text, NOW);
+        verify(&Verifier::new(Trust::Signers(&keys)), "client", &text, NOW).ok();
     }
 }

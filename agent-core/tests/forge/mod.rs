@@ -10,28 +10,28 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 
 /// Clock of the vectors: 2027-01-01T00:00:00Z.
-pub const NOW: i64 = 1_798_761_600;
+pub(crate) const NOW: i64 = 1_798_761_600;
 
-pub fn key(n: u8) -> SigningKey {
+pub(crate) fn key(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32])
 }
 
-pub fn public(key: &SigningKey) -> String {
+pub(crate) fn public(key: &SigningKey) -> String {
     hex::encode(key.verifying_key().to_bytes())
 }
 
-pub fn sign_token(header: &str, claims: &[u8], key: &SigningKey) -> String {
+pub(crate) fn sign_token(header: &str, claims: &[u8], key: &SigningKey) -> String {
     let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
     let signature = key.sign(input.as_bytes());
     format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()))
 }
 
-pub fn token(claims: &Value, key: &SigningKey) -> String {
+pub(crate) fn token(claims: &Value, key: &SigningKey) -> String {
     sign_token(r#"{"alg":"EdDSA","typ":"JWT"}"#, &serde_json::to_vec(claims).unwrap(), key)
 }
 
 /// A client token by the organization itself.
-pub fn client(caller: &str, permissions: &Value, holder: &SigningKey, issuer: &SigningKey) -> String {
+pub(crate) fn client(caller: &str, permissions: &Value, holder: &SigningKey, issuer: &SigningKey) -> String {
     token(
         &json!({"callerid": caller, "ou": "choria", "permissions": permissions, "purpose": "choria_client_id",
             "public_key": public(holder), "iss": "test", "exp": NOW + 60, "nbf": NOW, "iat": NOW}),
@@ -40,7 +40,12 @@ pub fn client(caller: &str, permissions: &Value, holder: &SigningKey, issuer: &S
 }
 
 /// A complete request on the wire.
-pub fn wire(caller: &str, signed_by: &SigningKey, caller_token: &str, signer_token: Option<&str>) -> Vec<u8> {
+pub(crate) fn wire(
+    caller: &str,
+    signed_by: &SigningKey,
+    caller_token: &str,
+    signer_token: Option<&str>,
+) -> Vec<u8> {
     let mut room = vec![0; 65536];
     let mut sink = SliceSink::new(&mut room);
     let fields = request::Fields {
@@ -60,7 +65,7 @@ pub fn wire(caller: &str, signed_by: &SigningKey, caller_token: &str, signer_tok
     envelope(&document, &signature, caller_token, signer_token)
 }
 
-pub fn envelope(
+pub(crate) fn envelope(
     document: &[u8],
     signature: &[u8],
     caller_token: &str,
