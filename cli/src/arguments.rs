@@ -43,6 +43,8 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Log in and save the token
+    Login(commands::login::Options),
     /// View and issue keys and tokens
     Jwt(commands::jwt::Options),
     /// See which nodes answer, and how fast

@@ -40,6 +40,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Jwt(options) => commands::jwt::run(options),
+        Command::Login(options) => block_on(commands::login::run(global, options)),
         Command::Ping(options) => block_on(commands::ping::run(global, options)),
         Command::Req(options) => block_on(commands::req::run(global, options)),
         Command::Discover(options) => block_on(commands::discover::run(global, options)),

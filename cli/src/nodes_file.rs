@@ -41,7 +41,9 @@ pub(crate) fn read(flags: &DiscoveryFlags, filter: &Filter) -> Result<Vec<String
             Failure::new(format!("{} does not hold the results of a request", file.display()))
         })?,
         other => {
-            return Err(Failure::usage(format!("format {other:?} is not known: text, json, yaml or results")));
+            return Err(Failure::usage(format!(
+                "format {other:?} is not known: text, json, yaml or results"
+            )));
         }
     };
     if let Some(bad) = found.iter().find(|name| !names::valid_identity(name)) {

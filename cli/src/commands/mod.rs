@@ -6,5 +6,6 @@ pub(crate) mod discover;
 pub(crate) mod facts;
 pub(crate) mod inventory;
 pub(crate) mod jwt;
+pub(crate) mod login;
 pub(crate) mod ping;
 pub(crate) mod req;

@@ -19,7 +19,6 @@ pub(crate) struct Progress {
     started: Instant,
     last: Option<Instant>,
     colour: Colour,
-    suffix: String,
 }
 
 impl Progress {
@@ -35,7 +34,6 @@ impl Progress {
             started: Instant::now(),
             last: None,
             colour,
-            suffix: String::new(),
         };
         if bar.drawn {
             super::note("\n");
@@ -44,11 +42,6 @@ impl Progress {
             super::note(&format!("\n{title}\n\n"));
         }
         bar
-    }
-
-    /// Text behind the percentage, such as `batch 3/10`.
-    pub(crate) fn suffix(&mut self, text: String) {
-        self.suffix = text;
     }
 
     pub(crate) fn advance(&mut self, done: usize) {
@@ -86,7 +79,7 @@ impl Progress {
         let counter = format!("{:>digits$} / {}", self.done, self.total);
         let paint = if self.done >= self.total { Paint::Green } else { Paint::Red };
         let counter = self.colour.paint(paint, &counter);
-        let frame = format!("\r{counter} {elapsed:>5} [{bar}] {:>3}%{}", share * 100 / total, self.suffix);
+        let frame = format!("\r{counter} {elapsed:>5} [{bar}] {:>3}%", share * 100 / total);
         let mut err = std::io::stderr().lock();
         drop(err.write_all(frame.as_bytes()).and_then(|()| err.flush()));
     }

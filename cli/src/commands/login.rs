@@ -1,0 +1,168 @@
+//! `choria login`: a token from the login service (docs/spec/07 §7.6, decision D2).
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use choria_client::login::{self, LoggedIn, LoginTrust};
+use choria_client::{ClientConfig, ClientError};
+use choria_host::tls::CertificateSummary;
+use choria_host::{Secret, clock, private_file};
+use choria_token::peek_client;
+use clap::Args;
+
+use crate::arguments::Global;
+use crate::failure::{Code, Doing, Failure};
+use crate::fleet;
+use crate::output::{self, format, harmless, prompt};
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  choria login\n  choria login --username alice --password-file ~/.password\n  choria login --if-needed 10m"
+)]
+pub(crate) struct Options {
+    /// Who to log in as; asked for when absent
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// File with the password
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Read the password from stdin
+    #[arg(long, conflicts_with = "password_file")]
+    password_stdin: bool,
+    /// URL of the login service, in place of the configured ones
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// CA file that signed the login service's certificate
+    #[arg(long, value_name = "FILE", group = "trust")]
+    ca: Option<PathBuf>,
+    /// SHA-256 fingerprint of the login service's certificate
+    #[arg(long, value_name = "SHA256", group = "trust")]
+    fingerprint: Option<String>,
+    /// Do not verify the login service: whoever answers gets the password
+    #[arg(long, group = "trust")]
+    insecure: bool,
+    /// Say how long the present token is valid, and end with code 5 when it is not
+    #[arg(long)]
+    status: bool,
+    /// Do nothing while the present token is valid for longer than this
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "1m", value_parser = crate::arguments::seconds)]
+    if_needed: Option<Duration>,
+}
+
+pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
+    let mut config = fleet::load(global)?;
+    let left = remaining(&config);
+    if options.status {
+        return status(left);
+    }
+    if let (Some(wanted), Some(left)) = (options.if_needed, left)
+        && left > i64::try_from(wanted.as_secs()).unwrap_or(i64::MAX)
+    {
+        output::note(&format!("The token is valid for {}\n", format::long(left)));
+        return Ok(0);
+    }
+    if let Some(url) = &options.url {
+        config.login_urls = vec![url.clone()];
+    }
+    // Before any question: without these there is nothing to ask for.
+    config.token_and_seed_files()?;
+    if config.login_urls.is_empty() {
+        return Err(ClientError::NoLoginUrl.into());
+    }
+    let username = match &options.username {
+        Some(name) => name.clone(),
+        None => prompt::text("Username", &std::env::var("USER").unwrap_or_default(), "--username NAME")?,
+    };
+    let password = password(options)?;
+    let logged_in = exchange(&config, options, &username, &password).await?;
+    output::print(&format!("Token saved to {}\n", absolute(&logged_in).display()));
+    if let Some(expires) = logged_in.expires {
+        let left = expires.saturating_sub(clock::unix_seconds());
+        output::note(&format!("Valid for {}, until {}\n", format::long(left), format::token_time(expires)));
+    }
+    Ok(0)
+}
+
+fn absolute(logged_in: &LoggedIn) -> PathBuf {
+    std::path::absolute(&logged_in.token_file).unwrap_or_else(|_| logged_in.token_file.clone())
+}
+
+/// Seconds that the present token is still valid; `None` when there is none that is.
+fn remaining(config: &ClientConfig) -> Option<i64> {
+    let (token_file, _) = config.token_and_seed_files().ok()?;
+    let token = private_file::read_secret(&token_file).ok()?;
+    let expires = peek_client(token.expose()).ok()?.claims().standard.effective_expiry()?;
+    let left = expires.saturating_sub(clock::unix_seconds());
+    (left > 0).then_some(left)
+}
+
+fn status(left: Option<i64>) -> Result<u8, Failure> {
+    match left {
+        Some(left) => {
+            output::print(&format!("Valid for {}\n", format::long(left)));
+            Ok(0)
+        }
+        None => Err(Failure::new("there is no valid token").hint("run 'choria login'").code(Code::Denied)),
+    }
+}
+
+fn password(options: &Options) -> Result<Secret, Failure> {
+    if let Some(path) = &options.password_file {
+        return private_file::read_secret(path)
+            .doing(|| format!("cannot read the password from {}", path.display()));
+    }
+    if options.password_stdin {
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::stdin().lock(), &mut line)?;
+        let end = line.trim_end_matches(['\r', '\n']).len();
+        line.truncate(end);
+        return Ok(Secret::new(line));
+    }
+    prompt::secret("Password", "--password-file FILE or --password-stdin")
+}
+
+async fn exchange(
+    config: &ClientConfig,
+    options: &Options,
+    username: &str,
+    password: &Secret,
+) -> Result<LoggedIn, Failure> {
+    let trust = if options.insecure {
+        output::note("warning: --insecure: nothing proves that the login service is yours\n");
+        LoginTrust::Insecure
+    } else if let Some(print) = &options.fingerprint {
+        LoginTrust::Fingerprint(print.clone())
+    } else if let Some(path) = &options.ca {
+        LoginTrust::Ca(path.clone())
+    } else {
+        LoginTrust::Verified
+    };
+    match login::login(config, username, password, &trust).await {
+        Err(ClientError::UntrustedServer { url, fingerprint, certificate, .. })
+            if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() =>
+        {
+            if !ask(&url, &fingerprint, &certificate)? {
+                return Err(Failure::new("the login service is not trusted, nothing was sent")
+                    .code(Code::NeedsAnswer));
+            }
+            let trust = LoginTrust::Fingerprint(fingerprint.clone());
+            let logged_in = login::login(config, username, password, &trust).await?;
+            login::remember(config, &url, &fingerprint)?;
+            Ok(logged_in)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// Shows who answers and asks, as ssh does.
+fn ask(url: &str, fingerprint: &str, certificate: &CertificateSummary) -> Result<bool, Failure> {
+    output::note(&format!(
+        "The certificate of {} cannot be verified.\n  subject:     {}\n  issuer:      {}\n  fingerprint: SHA256:{}\n",
+        harmless(url),
+        harmless(&certificate.subject),
+        harmless(&certificate.issuer),
+        harmless(fingerprint)
+    ));
+    prompt::confirm("Trust it from now on", "--fingerprint SHA256")
+}
