@@ -9,6 +9,7 @@ pub mod audit;
 pub mod authorization;
 pub mod broker_target;
 pub mod config;
+pub mod driver;
 pub mod facts;
 pub mod identity;
 pub mod node;
