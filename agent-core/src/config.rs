@@ -4,14 +4,14 @@
 //! `=` splits. No quotes, no comments behind a value, no sections. The last line of a key wins.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
-/// A configuration text.
-#[derive(Debug, Clone, Copy)]
+/// A configuration text. Not shown by `Debug`, like its lines' values: it may hold passwords.
+#[derive(Clone, Copy)]
 pub struct Config<'a> {
     text: &'a str,
 }
 
 /// A line that says something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
     /// Counted from one.
     pub number: usize,
@@ -62,6 +62,18 @@ impl<'a> Config<'a> {
     /// The keys that begin with `prefix`, without it, and their values; a repeated key comes repeatedly.
     pub fn with_prefix<'p>(&self, prefix: &'p str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a, 'p> {
         self.lines().filter_map(move |line| Some((line.key.strip_prefix(prefix)?, line.value)))
+    }
+}
+
+impl core::fmt::Debug for Config<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Config").field("bytes", &self.text.len()).finish_non_exhaustive()
+    }
+}
+
+impl core::fmt::Debug for Line<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Line").field("number", &self.number).field("key", &self.key).finish_non_exhaustive()
     }
 }
 

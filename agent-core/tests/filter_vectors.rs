@@ -147,6 +147,7 @@ fn what_cannot_be_evaluated_does_not_match() {
         json!({"fact":[{"fact":"s","operator":"=="}]}),
         json!({"fact":["s==x"]}),
         json!({"identity":[1]}),
+        json!({"fact":vec![json!({"fact":"s","operator":"==","value":"x"}); 65]}),
         json!({"fact":[{"fact":"s","operator":"==","value":"x".repeat(100)}]}),
     ] {
         assert!(!passes(filter.clone()), "{filter}");

@@ -103,6 +103,47 @@ fn claims_of_the_chain_vectors_are_read() {
     assert!(seen >= 10);
 }
 
+/// A file of upstream's own test data, which is not part of this repository.
+fn upstream(path: &str) -> Option<String> {
+    let file = format!("{}/../../shared/vectors/tokens/upstream/{path}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&file).ok();
+    if text.is_none() {
+        println!("skipped: {file} is absent");
+    }
+    text
+}
+
+#[test]
+fn upstreams_own_tokens() {
+    if let (Some(text), Some(good), Some(other)) = (
+        upstream("ed25519/good-provisioning.jwt"),
+        upstream("ed25519/signer.public"),
+        upstream("ed25519/other.public"),
+    ) {
+        let verdict = |key: &str| {
+            let keys = [key_of(key.trim())];
+            let verifier = Verifier::new(Trust::Signers(&keys));
+            ["client", "server", "provisioning"].map(|kind| verify(&verifier, kind, &text, NOW))
+        };
+        assert_eq!(
+            verdict(&good).iter().filter(|verdict| verdict.is_ok()).count(),
+            1,
+            "{:?}",
+            verdict(&good)
+        );
+        assert!(verdict(&other).contains(&Err(Reject::SignatureBad)));
+    }
+    for file in ["broker-provisioning/secure.jwt", "broker-provisioning/insecure.jwt"] {
+        let Some(text) = upstream(file) else { continue };
+        let mut scratch = [0; 2048];
+        let peeked = peek_provisioning(text.trim_end(), &mut scratch).unwrap();
+        assert_eq!(peeked.claims().secure, file.contains("/secure"));
+        let keys = [[7; 32]];
+        let verdict = verify(&Verifier::new(Trust::Signers(&keys)), "provisioning", text.trim_end(), NOW);
+        assert_eq!(verdict, Err(Reject::AlgorithmRefused));
+    }
+}
+
 #[test]
 fn the_organization_chooses_the_issuer() {
     let (org, holder) = (key(1), key(2));

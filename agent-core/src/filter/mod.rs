@@ -12,6 +12,9 @@ pub use fact::{FactFailure, fact_matches};
 
 use crate::json::{Elements, Error, Fields, Object, Text, Value};
 
+/// Most fact filters, and most compound filters, in one request: each costs a walk through the facts.
+pub const MAX_EVALUATED: usize = 64;
+
 /// Evaluates regular expressions in RE2 syntax, unanchored.
 pub trait Matcher {
     /// Whether any expression can be evaluated; `false` lets the compiler drop what only serves them.
@@ -125,6 +128,8 @@ impl<'a> Filter<'a> {
         scratch: &mut [u8],
     ) -> bool {
         !self.unknown
+            && each(&self.fact).nth(MAX_EVALUATED).is_none()
+            && each(&self.compound).nth(MAX_EVALUATED).is_none()
             && (is_empty(&self.identity)
                 || each(&self.identity).any(|v| identity_matches(&v, node.identity, matcher, scratch)))
             && each(&self.agent).all(|v| agent_matches(&v, node.agents, matcher, scratch))

@@ -4,6 +4,7 @@
 //! means the same as `.`. Not supported, and therefore never found: modifiers (`@…`), multipaths, literals, `~` queries and
 //! `|` behind a list. Iterative, except that a query evaluates its own path, at most [`MAX_QUERIES`] deep.
 
+use super::object::Entries;
 use super::text::{Chars, Text};
 use super::value::{Kind, Value};
 use core::cmp::Ordering;
@@ -39,10 +40,9 @@ pub fn lookup<'a>(document: &'a [u8], path: &str) -> Option<Found<'a>> {
 
 /// An object whose later members may match a wildcard as well.
 struct Branch<'a, 'p> {
-    value: Value<'a>,
+    /// The members not looked at yet: going on where the walk stopped keeps the whole walk linear.
+    entries: Entries<'a>,
     path: &'p str,
-    /// Members looked at so far.
-    seen: usize,
 }
 
 enum Step<'a, 'p> {
@@ -53,43 +53,42 @@ enum Step<'a, 'p> {
 
 fn walk<'a>(start: Value<'a>, start_path: &str, queries: u8) -> Option<Found<'a>> {
     let mut branches: heapless::Vec<Branch<'a, '_>, MAX_BRANCHES> = heapless::Vec::new();
-    let (mut value, mut path, mut seen) = (start, start_path, 0_usize);
+    let (mut value, mut path) = (start, start_path);
     loop {
         let part = Part::split(path)?;
-        let step = match value.kind() {
-            Kind::Object => match member(&value, &part, seen) {
-                Some((found, place)) => {
-                    if part.wild {
-                        branches.push(Branch { value, path, seen: place }).ok()?;
-                    }
-                    part.follow(found)
-                }
+        let mut step = match value.kind() {
+            Kind::Object => match value.as_object() {
+                Some(object) => member(object.entries(), path, &part, &mut branches)?,
                 None => Step::Nothing,
             },
             Kind::Array => element(&value, &part, queries),
             _ => Step::Nothing,
         };
-        seen = 0;
+        while let Step::Nothing = step {
+            let branch = branches.pop()?;
+            step = member(branch.entries, branch.path, &Part::split(branch.path)?, &mut branches)?;
+        }
         match step {
             Step::Found(found) => return Some(found),
             Step::Down(below, rest) => (value, path) = (below, rest),
-            Step::Nothing => {
-                let branch = branches.pop()?;
-                (value, path, seen) = (branch.value, branch.path, branch.seen);
-            }
+            Step::Nothing => return None,
         }
     }
 }
 
-/// The first member after the `seen` first ones whose name matches, and how many members were looked at to find it.
-fn member<'a>(object: &Value<'a>, part: &Part<'_>, seen: usize) -> Option<(Value<'a>, usize)> {
-    let entries = object.as_object()?.entries().enumerate().skip(seen);
-    for (place, (name, value)) in entries {
-        if part.names(&name) {
-            return Some((value, place.saturating_add(1)));
-        }
+/// Follows the first of `entries` that `part`, the front of `path`, names. Behind a wildcard the rest is kept to return
+/// to; `None` when there are too many such places.
+fn member<'a, 'p>(
+    mut entries: Entries<'a>,
+    path: &'p str,
+    part: &Part<'p>,
+    branches: &mut heapless::Vec<Branch<'a, 'p>, MAX_BRANCHES>,
+) -> Option<Step<'a, 'p>> {
+    let Some((_, found)) = entries.find(|(name, _)| part.names(name)) else { return Some(Step::Nothing) };
+    if part.wild {
+        branches.push(Branch { entries, path }).ok()?;
     }
-    None
+    Some(part.follow(found))
 }
 
 fn element<'a, 'p>(array: &Value<'a>, part: &Part<'p>, queries: u8) -> Step<'a, 'p> {
