@@ -1,1 +1,40 @@
-//! An embeddable NATS server: codec, accounts, permissions, routing. Knows nothing of Choria.
+#![doc = include_str!("../README.md")]
+
+mod account;
+mod authenticator;
+mod client;
+mod clock;
+mod close;
+mod config;
+mod connect;
+mod connections;
+mod engine;
+mod error;
+mod events;
+mod failures;
+mod headers;
+mod in_process;
+mod info;
+mod opening;
+pub mod parser;
+mod permissions;
+mod preauth;
+mod router;
+mod server_id;
+mod session;
+mod stream;
+pub mod subject;
+mod sublist;
+mod subscription;
+
+pub use authenticator::{
+    Admission, Authenticator, Candidate, Denial, Open, PeerKind, PeerTls, Permissions, Rules,
+};
+pub use close::CloseReason;
+pub use config::{AccountConfig, EngineConfig, FailurePolicy, Import};
+pub use connect::{ConnectError, ConnectOptions};
+pub use connections::ConnectionInfo;
+pub use engine::{Engine, ListenerHandle, Stats};
+pub use error::EngineError;
+pub use headers::Headers;
+pub use in_process::{InMessage, InProcess, Publisher, Subscription};

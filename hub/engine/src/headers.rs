@@ -1,0 +1,103 @@
+//! Header blocks: `NATS/1.0[ status[ description]]` CRLF, `Key: Value` CRLF lines, CRLF (`docs/spec/09 §A1`).
+
+use crate::error::EngineError;
+
+/// Headers to publish. Keys and values are checked once, so that no header can forge another line.
+#[derive(Debug, Clone, Default)]
+pub struct Headers {
+    status: String,
+    lines: Vec<(String, String)>,
+}
+
+impl Headers {
+    pub fn new() -> Headers {
+        Headers::default()
+    }
+
+    /// A status line, such as 404 with "No Messages".
+    ///
+    /// # Errors
+    /// A control character in the description.
+    pub fn with_status(code: u16, description: &str) -> Result<Headers, EngineError> {
+        if description.chars().any(char::is_control) {
+            return Err(EngineError::Header(description.to_owned()));
+        }
+        let status = if description.is_empty() { code.to_string() } else { format!("{code} {description}") };
+        Ok(Headers { status, lines: Vec::new() })
+    }
+
+    /// Adds a header.
+    ///
+    /// # Errors
+    /// A control character, or a colon or space in the key.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), EngineError> {
+        let bad_key = key.is_empty() || key.chars().any(|c| c.is_control() || c == ':' || c == ' ');
+        if bad_key || value.chars().any(char::is_control) {
+            return Err(EngineError::Header(key.to_owned()));
+        }
+        self.lines.push((key.to_owned(), value.to_owned()));
+        Ok(())
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut text = String::from("NATS/1.0");
+        if !self.status.is_empty() {
+            text.push(' ');
+            text.push_str(&self.status);
+        }
+        text.push_str("\r\n");
+        for (key, value) in &self.lines {
+            text.push_str(key);
+            text.push_str(": ");
+            text.push_str(value);
+            text.push_str("\r\n");
+        }
+        text.push_str("\r\n");
+        text.into_bytes()
+    }
+}
+
+/// Lines after the status line.
+fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
+    block.split(|b| *b == b'\n').skip(1).map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// The value of the first header whose key is exactly `name`.
+pub(crate) fn first_value<'a>(block: &'a [u8], name: &str) -> Option<&'a str> {
+    lines(block).find_map(|line| {
+        let value = line.strip_prefix(name.as_bytes())?.strip_prefix(b":")?;
+        std::str::from_utf8(value.trim_ascii_start()).ok()
+    })
+}
+
+/// The status code of the first line.
+pub(crate) fn status(block: &[u8]) -> Option<u16> {
+    let line = block.split(|b| *b == b'\n').next()?.strip_prefix(b"NATS/1.0")?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_reads_back() {
+        let mut headers = Headers::with_status(404, "No Messages").unwrap();
+        headers.set("Nats-Msg-Id", "7").unwrap();
+        headers.set("Nats-Msg-Id", "8").unwrap();
+        let block = headers.to_bytes();
+        assert_eq!(status(&block), Some(404));
+        assert_eq!(first_value(&block, "Nats-Msg-Id"), Some("7"));
+        assert_eq!(first_value(&block, "nats-msg-id"), None);
+        assert_eq!(first_value(&block, "Nats"), None);
+    }
+
+    #[test]
+    fn no_line_can_be_forged() {
+        let mut headers = Headers::new();
+        assert!(headers.set("a", "x\r\nb: y").is_err());
+        assert!(headers.set("a\r\nb", "x").is_err());
+        assert!(headers.set("a:b", "x").is_err());
+        assert!(Headers::with_status(200, "ok\r\nx: y").is_err());
+    }
+}
