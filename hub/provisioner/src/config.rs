@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use choria_host::Secret;
@@ -80,13 +81,13 @@ pub struct ProvisionerConfig {
     /// Names of environment variables a helper program sees besides `PATH` and `LANG`.
     pub helper_environment: Vec<String>,
     /// The token of the provisioning agent, claim `cht`. `None` when the file gives none.
-    pub token: Option<Secret>,
+    pub token: Option<Arc<Secret>>,
     pub lifecycle_component: String,
     pub insecure: bool,
     pub site: String,
     /// Where `/metrics` is served; `None` is off.
     pub monitor: Option<std::net::SocketAddr>,
-    pub broker_password: Option<Secret>,
+    pub broker_password: Option<Arc<Secret>>,
     /// A key file, or 64 hex digits: verifies provisioning tokens.
     pub jwt_verify: Option<String>,
     pub jwt_signing_key: Option<PathBuf>,
@@ -407,8 +408,8 @@ fn non_empty(text: String) -> Option<String> {
     if text.is_empty() { None } else { Some(text) }
 }
 
-fn secret(text: String) -> Option<Secret> {
-    non_empty(text).map(Secret::new)
+fn secret(text: String) -> Option<Arc<Secret>> {
+    non_empty(text).map(|text| Arc::new(Secret::new(text)))
 }
 
 /// A pattern of the configuration: `/…/` is a regular expression, anything else a glob over the whole text with

@@ -5,6 +5,7 @@
 //! decision is in here, so a test can tell the whole story in memory.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use choria_host::Secret;
@@ -22,7 +23,7 @@ use crate::{ladder, rpm_version};
 pub struct Rules {
     pub features: Features,
     /// The token of the provisioning agent.
-    pub token: Option<Secret>,
+    pub token: Option<Arc<Secret>>,
     /// Verifies provisioning tokens; present when `features.jwt`.
     pub verifier: Option<Verifier>,
     pub upgrades_repository: String,
@@ -266,7 +267,7 @@ impl<'r> Enrolment<'r> {
         let verified =
             verifier.verify_provisioning(text, now_unix).map_err(|reject| failed(reject.to_string()))?;
         let claims = verified.claims();
-        let expected = self.rules.token.as_ref().map(Secret::expose).unwrap_or_default();
+        let expected = self.rules.token.as_deref().map(Secret::expose).unwrap_or_default();
         if expected.is_empty() || !bool::from(claims.token.as_bytes().ct_eq(expected.as_bytes())) {
             return Err(failed("its `cht` is not the `token` of this provisioner".to_string()));
         }
@@ -412,7 +413,7 @@ impl<'r> Enrolment<'r> {
     }
 
     fn token(&self) -> &str {
-        self.rules.token.as_ref().map(Secret::expose).unwrap_or_default()
+        self.rules.token.as_deref().map(Secret::expose).unwrap_or_default()
     }
 
     fn ask(&mut self, agent: &'static str, action: &'static str, data: Value, tries: u32) -> Step {

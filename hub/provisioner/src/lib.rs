@@ -18,9 +18,13 @@ pub mod helper;
 pub mod issuing;
 mod ladder;
 pub mod metrics;
+pub mod node_calls;
 pub mod presence;
 pub mod private_key;
 pub mod program;
 mod rpm_version;
+mod run;
+mod service;
 
 pub use config::{ConfigError, ProvisionerConfig};
+pub use run::{Control, ProvisionerError, Surround, run, run_with};

@@ -23,7 +23,7 @@ fn issuer() -> (Issuer, choria_token::PublicKey) {
 fn rules() -> Rules {
     Rules {
         features: Features { jwt: true, ed25519: true, pki: false, upgrades: true },
-        token: Some(Secret::new(CHT.into())),
+        token: Some(std::sync::Arc::new(Secret::new(CHT.into()))),
         verifier: Some(Verifier::single(Key::Ed25519(issuer().1))),
         upgrades_repository: "https://repo.example.net".into(),
         upgrades_optional: false,
