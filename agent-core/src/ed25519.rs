@@ -1,7 +1,8 @@
 //! The only door to the signature primitive.
 //!
 //! Verification is strict about its input: non-canonical scalars and small-order keys or nonces are refused (by
-//! `ed25519-compact`, held to it by our hostile vectors). Signing takes what the protocol signs, never bytes of a peer's
+//! `ed25519-compact`, held to it by our hostile vectors). Unlike the hosts' it multiplies by the cofactor, so that a holder
+//! can make signatures of its own that only one of the two accepts; nobody else can. Signing takes what the protocol signs, never bytes of a peer's
 //! choice (`docs/spec/10 §6`).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
