@@ -16,9 +16,12 @@ pub mod node;
 pub mod node_token;
 pub mod provision_files;
 pub mod redaction;
+pub mod run;
 pub mod seed;
 pub mod startup;
 pub mod status;
+
+pub use run::{ExitReason, RunOptions, run};
 
 /// Version of the product, shown in inventories and events.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

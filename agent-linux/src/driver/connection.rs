@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::buffers::Shared;
-use super::dial::Brokers;
+use super::dial;
 use super::host::{After, Answer, Called, Host, Notice};
 use super::queue::{Bounds, Queue};
+use crate::broker_target::Targets;
 
 mod link;
 mod parcel;
@@ -45,7 +46,7 @@ pub struct ConnectionConfig {
     pub replay_slots: usize,
     /// `None` speaks plain TCP and refuses brokers that want TLS.
     pub tls: Option<Arc<rustls::ClientConfig>>,
-    pub brokers: Brokers,
+    pub brokers: Targets,
     pub connect_timeout: Duration,
     pub ping_interval: Duration,
     /// Largest message received, with its subject; the buffer is this large.
@@ -60,7 +61,7 @@ pub struct ConnectionConfig {
 impl ConnectionConfig {
     /// The values of a provisioned server, all limits at their defaults.
     #[must_use]
-    pub fn server(identity: &str, collectives: Vec<String>, brokers: Brokers) -> ConnectionConfig {
+    pub fn server(identity: &str, collectives: Vec<String>, brokers: Targets) -> ConnectionConfig {
         ConnectionConfig {
             identity: identity.to_owned(),
             collectives,
@@ -273,7 +274,7 @@ fn core_config<'c>(
         session: SessionConfig {
             client: Client { name: &config.identity, lang: "rust", version: &config.version },
             require_tls: config.tls.is_some(),
-            servers: config.brokers.pass(),
+            servers: dial::pass(&config.brokers),
             connect_timeout_ms: millis(config.connect_timeout),
             ping_interval_ms: millis(config.ping_interval),
             pings_out: 2,

@@ -9,62 +9,35 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// One broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broker {
-    pub host: String,
-    pub port: u16,
-}
+use crate::broker_target::{Broker, Targets};
 
-impl std::fmt::Display for Broker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "nats://[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "nats://{}:{}", self.host, self.port)
-        }
+/// How many attempts make one pass over the brokers.
+pub(super) fn pass(targets: &Targets) -> u32 {
+    match targets {
+        Targets::Brokers(list) => u32::try_from(list.len()).unwrap_or(1).max(1),
+        Targets::Srv { .. } => 1,
     }
 }
 
-/// Where brokers are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Brokers {
-    List(Vec<Broker>),
-    /// The first name that has records wins, asked anew for each attempt; else the fallback.
-    Srv {
-        names: Vec<String>,
-        fallback: Option<Broker>,
-    },
-}
-
-impl Brokers {
-    /// How many attempts make one pass.
-    pub(super) fn pass(&self) -> u32 {
-        match self {
-            Brokers::List(list) => u32::try_from(list.len()).unwrap_or(1).max(1),
-            Brokers::Srv { .. } => 1,
-        }
-    }
-
-    /// The broker of attempt `turn`; `shift` differs between nodes so that they spread over the list.
-    pub(super) async fn pick(&self, turn: u32, shift: u32) -> Option<Broker> {
-        let from = |list: &[Broker]| {
-            let len = u32::try_from(list.len()).ok().filter(|len| *len > 0)?;
-            let at = turn.wrapping_add(shift).checked_rem(len)?;
-            list.get(usize::try_from(at).ok()?).cloned()
-        };
-        match self {
-            Brokers::List(list) => from(list),
-            Brokers::Srv { names, fallback } => {
-                for name in names {
-                    match super::srv::lookup(name).await {
-                        Ok(found) if !found.is_empty() => return from(&found),
-                        Ok(_) => {}
-                        Err(error) => tracing::warn!(name, %error, "could not look up brokers in DNS"),
-                    }
+/// The broker of attempt `turn`; `shift` differs between nodes so that they spread over the list. SRV names are asked
+/// anew for each attempt.
+pub(super) async fn pick(targets: &Targets, turn: u32, shift: u32) -> Option<Broker> {
+    let from = |list: &[Broker]| {
+        let len = u32::try_from(list.len()).ok().filter(|len| *len > 0)?;
+        let at = turn.wrapping_add(shift).checked_rem(len)?;
+        list.get(usize::try_from(at).ok()?).cloned()
+    };
+    match targets {
+        Targets::Brokers(list) => from(list),
+        Targets::Srv { names, fallback } => {
+            for name in names {
+                match super::srv::lookup(name).await {
+                    Ok(found) if !found.is_empty() => return from(&found),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(name, %error, "could not look up brokers in DNS"),
                 }
-                fallback.clone()
             }
+            fallback.clone()
         }
     }
 }

@@ -6,12 +6,13 @@
 mod buffers;
 mod connection;
 mod dial;
+mod gate;
 mod host;
 mod queue;
 mod srv;
 
 pub use buffers::Shared;
 pub use connection::{Command, Connection, ConnectionConfig, Ended};
-pub use dial::{Broker, Brokers};
+pub use gate::{NodeGate, Trusted};
 pub use host::{After, AgentEntry, Answer, Called, Held, Host, Notice};
 pub use queue::{Bounds, Queue};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::net::UdpSocket;
 
-use super::dial::Broker;
+use crate::broker_target::Broker;
 
 const SRV: u16 = 33;
 const TIMEOUT: Duration = Duration::from_secs(2);

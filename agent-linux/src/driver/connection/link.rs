@@ -7,10 +7,11 @@ use agent_core::machine::{Buffers, Event, Input, Output};
 use agent_core::rpc::StatusText;
 use agent_core::session::{AgentRow, Credentials, State};
 
-use super::super::dial::{self, Broker, Stream};
+use super::super::dial::{self, Stream};
 use super::super::host::{AgentEntry, Held};
 use super::super::queue::Busy;
 use super::*;
+use crate::broker_target::Broker;
 
 /// What a step leaves for the asynchronous part.
 enum Todo {
@@ -353,7 +354,7 @@ impl<'c> Link<'c> {
     }
 
     async fn dial(&mut self, attempt: u32) -> Input<'static> {
-        let Some(broker) = self.config.brokers.pick(self.dials, self.shift).await else {
+        let Some(broker) = dial::pick(&self.config.brokers, self.dials, self.shift).await else {
             tracing::warn!(
                 identity = self.config.identity,
                 reason = "no_broker",

@@ -1,0 +1,161 @@
+//! Verifying callers and evaluating filters on a server.
+
+use std::collections::BTreeMap;
+
+use agent_core::dispatch::{Accepted, Gate, Inbox, Unverified};
+use agent_core::filter::{self, Filter, Matcher, NoExpressions};
+use agent_core::secure::{self, DelegatedCaller, Policy};
+use agent_core::token::{Issuer, Trust, Verifier};
+use choria_host::clock;
+
+use crate::config::Signers;
+use crate::node::Node;
+
+/// Room for the claims of one token, without its policy.
+const CLAIMS: usize = 64 * 1024;
+/// Largest pattern of a filter, and largest compiled form, bytes.
+const REGEX: usize = 64 * 1024;
+/// Room for one unescaped text of a filter beside its pattern.
+const FILTER: usize = 64 * 1024;
+
+/// Whose requests are obeyed, with keys decoded.
+#[derive(Debug, Clone)]
+pub enum Trusted {
+    Issuers(Vec<(String, [u8; 32])>),
+    Signers(Vec<[u8; 32]>),
+    /// Provisioning without a known issuer.
+    Nobody,
+}
+
+impl Trusted {
+    /// Decodes the keys of a configuration.
+    ///
+    /// # Errors
+    /// The key that is not 64 hex digits.
+    pub fn of(signers: &Signers) -> Result<Trusted, String> {
+        let key = |text: &String| {
+            let mut key = [0u8; 32];
+            hex::decode_to_slice(text.trim(), &mut key).map(|()| key).map_err(|_| text.clone())
+        };
+        Ok(match signers {
+            Signers::Unchecked => Trusted::Nobody,
+            Signers::Trusted(keys) => Trusted::Signers(keys.iter().map(key).collect::<Result<_, _>>()?),
+            Signers::Issuers(issuers) => Trusted::Issuers(decode(issuers, key)?),
+        })
+    }
+}
+
+fn decode(
+    issuers: &BTreeMap<String, Vec<String>>,
+    key: impl Fn(&String) -> Result<[u8; 32], String>,
+) -> Result<Vec<(String, [u8; 32])>, String> {
+    let mut all = Vec::new();
+    for (organization, keys) in issuers {
+        for text in keys {
+            all.push((organization.clone(), key(text)?));
+        }
+    }
+    Ok(all)
+}
+
+/// The gate of one node.
+#[derive(Debug)]
+pub struct NodeGate<'n> {
+    node: &'n Node,
+    trusted: &'n Trusted,
+    issuers: Vec<Issuer<'n>>,
+    agents: Vec<String>,
+    scratch: Vec<u8>,
+}
+
+impl<'n> NodeGate<'n> {
+    #[must_use]
+    pub fn new(node: &'n Node, trusted: &'n Trusted) -> NodeGate<'n> {
+        let issuers = match trusted {
+            Trusted::Issuers(issuers) => {
+                issuers.iter().map(|(organization, key)| Issuer { organization, key: *key }).collect()
+            }
+            _ => Vec::new(),
+        };
+        let agents = node.agents().iter().map(|agent| agent.name.to_owned()).collect();
+        NodeGate { node, trusted, issuers, agents, scratch: Vec::new() }
+    }
+
+    fn trust(&self) -> Option<Trust<'_>> {
+        match self.trusted {
+            Trusted::Issuers(_) => Some(Trust::Issuers(&self.issuers)),
+            Trusted::Signers(keys) => Some(Trust::Signers(keys)),
+            Trusted::Nobody => None,
+        }
+    }
+}
+
+impl Gate for NodeGate<'_> {
+    fn accept(&mut self, buffer: &mut [u8], _now: Option<i64>) -> Result<Accepted, &'static str> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(CLAIMS, 0);
+        let accepted = match self.trust() {
+            None => Unverified::read(buffer),
+            Some(trust) => {
+                let delegated_caller = if self.node.config.match_delegated_caller {
+                    DelegatedCaller::Match
+                } else {
+                    DelegatedCaller::Any
+                };
+                verified(buffer, &Policy { verifier: Verifier::new(trust), delegated_caller }, &mut scratch)
+            }
+        };
+        self.scratch = scratch;
+        accepted
+    }
+
+    fn matches(&mut self, filter: &[u8]) -> bool {
+        let Ok(filter) = Filter::parse(filter) else { return false };
+        let (facts, classes) = (self.node.facts(), self.node.classes());
+        let classes: &[String] = &classes;
+        let node = filter::Node {
+            identity: &self.node.config.identity,
+            agents: &self.agents.as_slice(),
+            classes: &classes,
+            facts: &facts,
+        };
+        let mut scratch = vec![0u8; FILTER];
+        filter.matches(&node, &Regexes, &NoExpressions, &mut scratch)
+    }
+}
+
+fn verified(buffer: &mut [u8], policy: &Policy<'_>, scratch: &mut [u8]) -> Result<Accepted, &'static str> {
+    let envelope = secure::open(buffer).map_err(|error| error.reason())?;
+    let request = envelope
+        .verify(buffer, policy, clock::unix_seconds(), scratch)
+        .map_err(|refusal| refusal.reason())?;
+    Ok(Accepted {
+        transport: *request.transport(),
+        request: *request.request(),
+        caller_token: request.caller_token(),
+        signer_token: request.signer().map(|signer| signer.token),
+        inbox: Inbox::of(request.caller().claims().caller_id),
+    })
+}
+
+/// RE2 syntax in time linear in the text; large patterns are refused.
+#[derive(Debug, Clone, Copy)]
+struct Regexes;
+
+impl Matcher for Regexes {
+    const SUPPORTED: bool = true;
+
+    fn matches(&self, pattern: &str, ignore_case: bool, text: &str) -> Option<bool> {
+        if pattern.len() > REGEX {
+            return None;
+        }
+        let regex = regex::RegexBuilder::new(pattern)
+            .case_insensitive(ignore_case)
+            .size_limit(REGEX)
+            .dfa_size_limit(REGEX)
+            .nest_limit(64)
+            .build()
+            .ok()?;
+        Some(regex.is_match(text))
+    }
+}
