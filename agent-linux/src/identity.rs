@@ -15,12 +15,20 @@ pub fn is_valid(identity: &str) -> bool {
         })
 }
 
-/// The identity of a host that has none configured: its host name when that has at least two dots, else the
+/// Names the host in place of its host name: for several nodes on one host, as `choria lab` starts them [ours].
+const OVERRIDE: &str = "CHORIA_IDENTITY";
+
+/// The identity of a host that has none configured: `CHORIA_IDENTITY` of the environment, else its host name when that has at least two dots, else the
 /// full name `/etc/hosts` gives it, else the host name as it is.
 ///
 /// Upstream also asks DNS for the reverse name and then facter. Neither is asked here: a name that depends on
 /// the network being up at boot would make the same node two nodes. Set `identity` where it matters.
 pub fn of_host() -> String {
+    if let Ok(name) = std::env::var(OVERRIDE)
+        && is_valid(&name)
+    {
+        return name;
+    }
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     from_names(&name, &std::fs::read_to_string(Path::new("/etc/hosts")).unwrap_or_default())
 }
