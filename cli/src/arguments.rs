@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Facts(commands::facts::Options),
     /// Show what a node says about itself
     Inventory(commands::inventory::Options),
+    /// Run a whole network on this machine
+    Lab(crate::lab::Options),
     /// Print the build's settings
     #[command(name = "buildinfo")]
     BuildInfo,

@@ -55,6 +55,13 @@ impl Failure {
         self
     }
 
+    /// One more line of what led to it.
+    #[must_use]
+    pub(crate) fn because(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         self.code
     }

@@ -7,6 +7,7 @@ mod discovery_flags;
 mod failure;
 mod filter_flags;
 mod fleet;
+mod lab;
 mod nodes_file;
 mod output;
 
@@ -46,6 +47,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Command::Discover(options) => block_on(commands::discover::run(global, options)),
         Command::Facts(options) => block_on(commands::facts::run(global, options)),
         Command::Inventory(options) => block_on(commands::inventory::run(global, options)),
+        Command::Lab(options) => lab::run(options, arguments.global.color),
         Command::BuildInfo => commands::buildinfo::run(),
         Command::Completion(options) => commands::completion::run(options),
     }

@@ -1,0 +1,324 @@
+//! `choria lab up`: make everything, start everything, wait until the nodes have enrolled themselves.
+
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::failure::{Doing as _, Failure};
+use crate::lab::directory::Directory;
+use crate::lab::processes::{self, Started};
+use crate::lab::record::{Ports, Process, Record};
+use crate::lab::show::{self, Node};
+use crate::lab::{SwarmOptions, UpOptions, certificates, configuration, credentials, permit};
+use crate::output;
+use crate::output::colour::{Colour, When};
+use crate::output::progress::Progress;
+
+/// Longest wait for a service to listen.
+const SERVICE_READY: Duration = Duration::from_secs(30);
+
+/// Longest wait without any node making progress.
+const NODE_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many servers may start at once: each start is a burst of work for a small machine.
+const START_TOGETHER: usize = 8;
+
+pub(crate) fn run(options: &UpOptions, color: When) -> Result<u8, Failure> {
+    permit::check(options.allow_root)?;
+    let directory = Directory::find(&options.place)?;
+    if let Some(record) = Record::load(&directory).unwrap_or(None) {
+        let running = record.processes.iter().filter(|process| processes::is_running(process)).count();
+        if running > 0 {
+            return Err(Failure::new(format!("a lab runs in {} already", directory.root().display()))
+                .hint("see `choria lab status`, or end it with `choria lab down`"));
+        }
+    }
+    directory.prepare()?;
+    let now = choria_host::clock::unix_seconds();
+    let record = Record {
+        lab: true,
+        created: now,
+        servers: options.servers,
+        swarm: options.swarm,
+        ports: Ports::choose()?,
+        processes: Vec::new(),
+    };
+    output::note(&format!("Making a lab in {}; it listens on 127.0.0.1 only.\n", directory.root().display()));
+    let certificate = certificates::create(&directory, now)?;
+    let credentials = credentials::create(&directory, record.ports, &certificate, now)?;
+    configuration::create(&directory, &record, &credentials, &options.accept)?;
+
+    let mut lab = Lab { directory, record, started: Vec::new() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .doing(|| String::from("cannot start the runtime"))?;
+    let outcome = runtime.block_on(async {
+        // from the first process on, so that an early Ctrl-C leaves none behind
+        let mut interrupt = Interrupt::new()?;
+        tokio::select! {
+            result = lab.bring_up(color) => result.map(|()| Ended::Up),
+            () = interrupt.wait() => Ok(Ended::Interrupted),
+        }
+        .map(|ended| (ended, interrupt))
+    });
+    let (ended, mut interrupt) = match outcome {
+        Ok(outcome) => outcome,
+        Err(failure) => {
+            lab.end()?;
+            return Err(failure);
+        }
+    };
+    if ended == Ended::Up {
+        output::note(&lab.what_next(options.detach));
+        if options.detach {
+            return Ok(0);
+        }
+        runtime.block_on(async {
+            tokio::select! {
+                () = interrupt.wait() => {}
+                () = lab.watch() => {}
+            }
+        });
+    }
+    output::note("\nEnding the lab.\n");
+    lab.end()?;
+    Ok(0)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    Up,
+    Interrupted,
+}
+
+/// Ctrl-C, or a polite request to end.
+struct Interrupt {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Interrupt {
+    fn new() -> Result<Interrupt, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let doing = || String::from("cannot listen for Ctrl-C");
+        Ok(Interrupt {
+            interrupt: signal(SignalKind::interrupt()).doing(doing)?,
+            terminate: signal(SignalKind::terminate()).doing(doing)?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+struct Lab {
+    directory: Directory,
+    record: Record,
+    started: Vec<Started>,
+}
+
+impl Lab {
+    async fn bring_up(&mut self, color: When) -> Result<(), Failure> {
+        let hub = |file: &str| self.directory.hub(file).to_string_lossy().into_owned();
+        let (broker, aaa, provisioner, client) =
+            (hub("broker.conf"), hub("aaasvc.conf"), hub("choria-provisioner.yaml"), hub("provisioner.conf"));
+        let ports = self.record.ports;
+        self.service("broker", &["broker", "run", "--config", &broker], ports.broker).await?;
+        self.service("aaa", &["aaa", "run", "--config", &aaa], ports.login).await?;
+        let arguments = ["provisioner", "run", "--config", &provisioner, "--choria-config", &client];
+        self.service("provisioner", &arguments, ports.provisioner_metrics).await?;
+        self.nodes(color).await
+    }
+
+    /// Starts a service and waits until it listens.
+    async fn service(&mut self, name: &str, arguments: &[&str], port: u16) -> Result<(), Failure> {
+        self.start(name, arguments, None)?;
+        let until = Instant::now() + SERVICE_READY;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        loop {
+            if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() {
+                return Ok(());
+            }
+            let running = self.started.last_mut().is_some_and(Started::is_running);
+            if !running || Instant::now() >= until {
+                let what = if running { "does not listen" } else { "ended at once" };
+                return Err(self.told(name, &format!("the {name} {what}")));
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    fn start(&mut self, name: &str, arguments: &[&str], identity: Option<&str>) -> Result<(), Failure> {
+        let node = self.directory.node(name);
+        let working = if identity.is_some() { node } else { self.directory.root().to_path_buf() };
+        let started = processes::start(name, arguments, identity, &working, &self.directory.log(name))?;
+        self.record.processes.push(started.process.clone());
+        self.started.push(started);
+        // at once: what is not recorded cannot be ended by `lab down`
+        self.record.save(&self.directory)
+    }
+
+    /// Starts the servers, a few at a time, and waits until all are members.
+    async fn nodes(&mut self, color: When) -> Result<(), Failure> {
+        let names = self.record.server_names();
+        let swarm = usize::try_from(self.record.swarm).unwrap_or(usize::MAX);
+        let total = names.len().saturating_add(swarm);
+        if swarm > 0 {
+            let token = self.directory.root().join("nodes/provisioning.jwt").to_string_lossy().into_owned();
+            let state = self.directory.node("swarm").to_string_lossy().into_owned();
+            let count = swarm.to_string();
+            let arguments =
+                ["lab", "swarm-nodes", "--provisioning-jwt", &token, "--count", &count, "--state", &state];
+            self.start("swarm", &arguments, None)?;
+        }
+        output::note(&format!("Starting {total} nodes that know nothing but their provisioning token.\n"));
+        let mut bar =
+            Progress::start(total, true, "Waiting for the nodes to enrol", Colour::stderr(color, true));
+        let mut waiting: Vec<String> = names.into_iter().rev().collect();
+        let mut starting: Vec<String> = Vec::new();
+        let mut members = 0;
+        let mut done = 0;
+        let mut last_progress = Instant::now();
+        loop {
+            while starting.len() < START_TOGETHER {
+                let Some(name) = waiting.pop() else { break };
+                let config = self.directory.node(&name).join("server.conf").to_string_lossy().into_owned();
+                self.start(&name, &["server", "run", "--config", &config], Some(&name))?;
+                starting.push(name);
+            }
+            let before = starting.len();
+            starting.retain(|name| show::node(&self.directory.node(name)) != Node::Member);
+            members += before - starting.len();
+            let swarm_done = if swarm > 0 { self.swarm_provisioned(members + starting.len()) } else { 0 };
+            let now_done = members + swarm_done;
+            if now_done != done {
+                done = now_done;
+                last_progress = Instant::now();
+                bar.advance(done);
+            }
+            if done >= total {
+                bar.finish();
+                return Ok(());
+            }
+            if let Some(ended) = self
+                .started
+                .iter_mut()
+                .find_map(|one| if one.is_running() { None } else { Some(one.process.name.clone()) })
+            {
+                bar.finish();
+                return Err(self.told(&ended, &format!("{ended} ended while the nodes enrolled")));
+            }
+            if last_progress.elapsed() > NODE_PATIENCE {
+                bar.finish();
+                let stuck = starting.first().cloned().unwrap_or_else(|| String::from("swarm"));
+                return Err(self.told(&stuck, &format!("{} of {total} nodes did not enrol", total - done)));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// How many nodes of the swarm are through, by the provisioner's own count less the servers it counted.
+    fn swarm_provisioned(&self, servers: usize) -> usize {
+        let page = metrics(self.record.ports.provisioner_metrics).unwrap_or_default();
+        let line = page.lines().find(|line| line.starts_with("choria_provisioner_provisioned{"));
+        let count = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0);
+        // a count of nodes fits well into the 53 bits of the number
+        (count as usize).saturating_sub(servers)
+    }
+
+    /// A failure that ends with what the process logged last.
+    fn told(&self, process: &str, message: &str) -> Failure {
+        let log = self.directory.log(process);
+        let mut failure = Failure::new(message);
+        for line in last_lines(&log, 5) {
+            failure = failure.because(output::harmless(&line));
+        }
+        failure.hint(format!("its log is {}", log.display()))
+    }
+
+    /// Says when a process ends that nobody asked to end. Returns when all have.
+    async fn watch(&mut self) {
+        loop {
+            self.started.retain_mut(|one| {
+                let running = one.is_running();
+                if !running {
+                    output::note(&format!("{} ended.\n", one.process.name));
+                }
+                running
+            });
+            if self.started.is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        let processes: Vec<Process> = self.record.processes.clone();
+        processes::end(&processes, || {
+            for one in &mut self.started {
+                one.is_running();
+            }
+        });
+        self.directory.remove_secrets()
+    }
+
+    fn what_next(&self, detached: bool) -> String {
+        let mut program = std::env::args_os().next().unwrap_or_default().to_string_lossy().into_owned();
+        if program.is_empty() {
+            program = String::from("choria");
+        }
+        let place = format!(" --dir {}", self.directory.root().display());
+        let end = if detached { format!("{program} lab down{place}") } else { String::from("Ctrl-C here") };
+        format!(
+            "\nThe lab is up: a broker, login and request signing, a provisioner and {} nodes.\n\n\
+             In a shell, type:\n\n\
+             \x20 eval \"$({program} lab env{place})\"\n\
+             \x20 choria login           # users choria, admin and streams; the password is `{}`\n\
+             \x20 choria ping\n\
+             \x20 choria req rpcutil ping\n\n\
+             To end it: {end}\n",
+            usize::from(self.record.servers) + usize::try_from(self.record.swarm).unwrap_or(0),
+            credentials::PASSWORD,
+        )
+    }
+}
+
+/// The provisioner's metrics page.
+fn metrics(port: u16) -> Option<String> {
+    use std::io::Write as _;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut page = String::new();
+    stream.take(1 << 20).read_to_string(&mut page).ok()?;
+    Some(page)
+}
+
+fn last_lines(path: &Path, count: usize) -> Vec<String> {
+    let mut text = Vec::new();
+    if let Ok(mut file) = std::fs::File::open(path) {
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        if file.seek(SeekFrom::Start(length.saturating_sub(4096))).is_ok() {
+            // a log that cannot be read has nothing to tell
+            drop(file.read_to_end(&mut text));
+        }
+    }
+    let text = String::from_utf8_lossy(&text);
+    let mut lines: Vec<String> = text.lines().rev().take(count).map(str::to_owned).collect();
+    lines.reverse();
+    lines
+}
+
+/// The process behind `--swarm`.
+pub(crate) fn swarm(options: &SwarmOptions) -> Result<u8, Failure> {
+    let _ = options;
+    Err(Failure::new("nodes that share a process are not available in this build"))
+}
