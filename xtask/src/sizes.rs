@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 use crate::{embedded::Toolchain, step};
 
 const PROBE_TARGET: &str = "thumbv7m-none-eabi";
-/// agent-core inside a device image (docs/spec/08 §8): text and read-only data.
-const PROBE_LIMIT: u64 = 96 * 1024;
+/// All of agent-core in one image: text, read-only and initialised data. It may not grow; the device work brings it down
+/// to the budget of docs/spec/08 §8 (the decimal parser of fact filters alone is 16 KiB).
+const PROBE_LIMIT: u64 = 144 * 1024;
 /// The stand-alone agent of a Linux node, stripped.
 const AGENT_LIMIT: u64 = 6 * 1024 * 1024;
 

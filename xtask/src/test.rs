@@ -77,9 +77,7 @@ fn deny() -> Result<()> {
         );
     }
     let mut command = Command::new(program);
-    command
-        .args(["--locked", "--workspace", "check", "--hide-inclusion-graph"])
-        .args(checks);
+    command.args(["--locked", "--workspace", "check", "--hide-inclusion-graph"]).args(checks);
     step::run("cargo deny", command.current_dir(step::root()))
 }
 
