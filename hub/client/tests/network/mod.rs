@@ -1,0 +1,281 @@
+//! A network in one process: a broker of a hundred lines that does what these tests need, nodes with real tokens.
+//! It checks nothing; admission has its own tests.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use choria_client::{
+    BrokerSource, ClientConfig, ConnectOptions, Connection, CredentialSource, Identity, TlsMode,
+};
+use choria_host::{Settings, clock};
+use choria_protocol::rpc::{RpcReply, RpcRequest, StatusCode};
+use choria_protocol::{Headers, Reply, SecureReply, SecureRequest, Transport, subjects};
+use choria_token::{ClientClaims, Issuer, PublicKey, Seed, ServerClaims};
+use futures_util::StreamExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::UnboundedSender;
+
+pub const NONCE: &str = "Z4T9x1kQmB2aVwE";
+
+#[derive(Default)]
+struct Board {
+    next_client: u64,
+    subscriptions: Vec<Subscription>,
+    connects: Vec<serde_json::Value>,
+    turn: usize,
+}
+
+struct Subscription {
+    client: u64,
+    sid: String,
+    subject: String,
+    queue: Option<String>,
+    out: UnboundedSender<Vec<u8>>,
+}
+
+#[derive(Clone)]
+pub struct Broker {
+    pub address: SocketAddr,
+    board: Arc<Mutex<Board>>,
+}
+
+impl Broker {
+    pub async fn start(nonce: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, nonce)
+    }
+
+    pub fn on(listener: TcpListener, nonce: &'static str) -> Self {
+        let broker = Self { address: listener.local_addr().unwrap(), board: Arc::default() };
+        let accepting = broker.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                socket.set_nodelay(true).unwrap();
+                tokio::spawn(serve(socket, Arc::clone(&accepting.board), nonce));
+            }
+        });
+        broker
+    }
+
+    /// The CONNECT lines seen so far.
+    pub fn connects(&self) -> Vec<serde_json::Value> {
+        self.board.lock().unwrap().connects.clone()
+    }
+
+    pub async fn plain_client(&self) -> async_nats_client::Client {
+        async_nats_client::connect(format!("nats://{}", self.address)).await.unwrap()
+    }
+}
+
+pub use choria_client::async_nats as async_nats_client;
+
+async fn serve(socket: TcpStream, board: Arc<Mutex<Board>>, nonce: &str) {
+    let (reading, mut writing) = socket.into_split();
+    let (out, mut queue) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+    let info = format!(
+        "INFO {{\"server_id\":\"x\",\"server_name\":\"mini\",\"version\":\"2.12.0\",\"proto\":1,\"host\":\"127.0.0.1\",\"port\":1,\"headers\":true,\"max_payload\":1048576,\"nonce\":{}}}\r\n",
+        serde_json::to_string(nonce).unwrap()
+    );
+    out.send(info.into_bytes()).unwrap();
+    tokio::spawn(async move {
+        while let Some(bytes) = queue.recv().await {
+            if writing.write_all(&bytes).await.is_err() {
+                break;
+            }
+        }
+    });
+    let client = {
+        let mut board = board.lock().unwrap();
+        board.next_client += 1;
+        board.next_client
+    };
+    let mut reader = BufReader::new(reading);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).await.unwrap_or(0) == 0 {
+            break;
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.first().copied().unwrap_or_default() {
+            "CONNECT" => {
+                let connect = serde_json::from_str(line.trim_start_matches("CONNECT").trim()).unwrap();
+                board.lock().unwrap().connects.push(connect);
+            }
+            "PING" => out.send(b"PONG\r\n".to_vec()).unwrap_or(()),
+            "SUB" => board.lock().unwrap().subscriptions.push(Subscription {
+                client,
+                sid: (*words.last().unwrap()).to_owned(),
+                subject: words[1].to_owned(),
+                queue: (words.len() == 4).then(|| words[2].to_owned()),
+                out: out.clone(),
+            }),
+            "UNSUB" => {
+                board.lock().unwrap().subscriptions.retain(|s| s.client != client || s.sid != words[1])
+            }
+            "PUB" => {
+                let size: usize = words.last().unwrap().parse().unwrap();
+                let mut payload = vec![0; size + 2];
+                reader.read_exact(&mut payload).await.unwrap();
+                route(&board, words[1], &payload);
+            }
+            _ => {}
+        }
+    }
+    board.lock().unwrap().subscriptions.retain(|s| s.client != client);
+}
+
+fn route(board: &Mutex<Board>, subject: &str, payload: &[u8]) {
+    let mut board = board.lock().unwrap();
+    board.turn += 1;
+    let mut groups: BTreeMap<&str, Vec<&Subscription>> = BTreeMap::new();
+    let send = |s: &Subscription| {
+        let mut message = format!("MSG {subject} {} {}\r\n", s.sid, payload.len() - 2).into_bytes();
+        message.extend_from_slice(payload);
+        s.out.send(message).unwrap_or(());
+    };
+    for s in board.subscriptions.iter().filter(|s| matches(&s.subject, subject)) {
+        match &s.queue {
+            Some(queue) => groups.entry(queue).or_default().push(s),
+            None => send(s),
+        }
+    }
+    for members in groups.values() {
+        send(members[board.turn % members.len()]);
+    }
+}
+
+fn matches(pattern: &str, subject: &str) -> bool {
+    match pattern.strip_suffix(">") {
+        Some(prefix) => subject.starts_with(prefix),
+        None => pattern == subject,
+    }
+}
+
+/// An organization that issues tokens.
+pub struct Org {
+    issuer: Issuer,
+    pub key: PublicKey,
+}
+
+impl Org {
+    pub fn new() -> Self {
+        let seed = Seed::generate().unwrap();
+        Self { key: seed.public(), issuer: Issuer::Org(seed) }
+    }
+
+    pub fn client(&self, caller: &str, change: impl FnOnce(&mut ClientClaims)) -> (Seed, String) {
+        let seed = Seed::generate().unwrap();
+        let mut claims = ClientClaims::new(caller, &seed.public());
+        claims.permissions.fleet_management = true;
+        change(&mut claims);
+        let token =
+            self.issuer.issue_client(claims, Duration::from_secs(3600), clock::unix_seconds()).unwrap();
+        (seed, token)
+    }
+
+    pub fn server(&self, identity: &str) -> (Seed, String) {
+        let seed = Seed::generate().unwrap();
+        let mut claims = ServerClaims::new(identity, &seed.public());
+        claims.collectives = vec!["choria".to_owned()];
+        let token =
+            self.issuer.issue_server(claims, Duration::from_secs(3600), clock::unix_seconds()).unwrap();
+        (seed, token)
+    }
+
+    pub fn issuers(&self) -> BTreeMap<String, Vec<PublicKey>> {
+        BTreeMap::from([("choria".to_owned(), vec![self.key])])
+    }
+}
+
+pub fn config(broker: SocketAddr, (seed, token): (Seed, String), org: Option<&Org>) -> ClientConfig {
+    let mut settings = Settings::empty();
+    settings.set("plugin.security.provider", "choria");
+    settings.set("identity", "workstation.example.net");
+    let mut config = ClientConfig::from_settings(settings).unwrap();
+    config.tls = TlsMode::Off;
+    config.brokers = BrokerSource { hosts: vec![broker.to_string()], ..BrokerSource::default() };
+    config.credentials = Some(CredentialSource::Memory(Identity::new(&token, Some(seed)).unwrap()));
+    config.issuers = org.map(Org::issuers).unwrap_or_default();
+    config.discovery_timeout = Duration::from_millis(600);
+    config
+}
+
+pub async fn connect(config: &ClientConfig) -> Connection {
+    Connection::connect(config, ConnectOptions::default()).await.unwrap()
+}
+
+/// How a node behaves.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Manner {
+    Good,
+    Unsigned,
+    /// Fails every action.
+    Failing,
+    /// Discovered, but never answers an action.
+    Silent,
+    /// Answers in the name of another node.
+    Impostor(&'static str),
+    /// Alters its reply after signing.
+    Altered,
+    /// Answers everything twice.
+    Twice,
+}
+
+pub async fn node(broker: &Broker, org: &Org, identity: &str, manner: Manner) {
+    let client = broker.plain_client().await;
+    let mut requests = futures_util::stream::select_all([
+        client.subscribe(subjects::broadcast("choria", "discovery")).await.unwrap(),
+        client.subscribe(subjects::node("choria", identity)).await.unwrap(),
+    ]);
+    client.flush().await.unwrap();
+    let (seed, token) = org.server(identity);
+    let identity = identity.to_owned();
+    tokio::spawn(async move {
+        while let Some(message) = requests.next().await {
+            let transport = Transport::parse(&message.payload).unwrap();
+            let request = SecureRequest::parse(&transport.data).unwrap().request().unwrap();
+            let body = if request.agent == "discovery" {
+                b"pong".to_vec()
+            } else if manner == Manner::Silent {
+                continue;
+            } else {
+                let rpc = RpcRequest::parse(&request.message).unwrap();
+                let failing = manner == Manner::Failing;
+                let reply = RpcReply {
+                    action: rpc.action,
+                    statuscode: if failing { StatusCode::Aborted } else { StatusCode::Ok },
+                    statusmsg: if failing { "no".to_owned() } else { "OK".to_owned() },
+                    data: serde_json::json!({"pong": 1}),
+                };
+                reply.to_bytes().unwrap()
+            };
+            let sender =
+                if let Manner::Impostor(other) = manner { other.to_owned() } else { identity.clone() };
+            let mut reply = Reply {
+                message: body,
+                request: request.id,
+                sender: sender.clone(),
+                agent: request.agent,
+                time: clock::unix_nanos(),
+            }
+            .to_bytes()
+            .unwrap();
+            let signed = manner != Manner::Unsigned;
+            let signature = signed.then(|| seed.sign(&reply).to_vec());
+            if manner == Manner::Altered {
+                reply = String::from_utf8(reply).unwrap().replace("\"time\":1", "\"time\":2").into_bytes();
+            }
+            let secure = SecureReply { reply, signature, sender: signed.then(|| token.clone()) };
+            let headers = Headers { sender, ..Headers::default() };
+            let payload = Transport { data: secure.to_bytes().unwrap(), headers }.to_bytes().unwrap();
+            for _ in 0..if manner == Manner::Twice { 2 } else { 1 } {
+                client.publish(transport.headers.reply.clone(), payload.clone().into()).await.unwrap();
+            }
+        }
+    });
+}
