@@ -1,6 +1,9 @@
 //! Which nodes match a filter (docs/spec/07 §6).
 
 mod broadcast;
+pub mod external;
+pub mod flatfile;
+pub mod inventory;
 
 use std::time::Duration;
 

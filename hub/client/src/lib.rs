@@ -17,6 +17,7 @@ mod config;
 pub mod config_files;
 mod connection;
 mod credentials;
+pub mod ddl_store;
 pub mod discovery;
 mod error;
 mod http;
