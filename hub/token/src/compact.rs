@@ -127,13 +127,24 @@ impl<'a> Compact<'a> {
         self.claims.get("ou").and_then(Value::as_str).filter(|ou| !ou.is_empty())
     }
 
+    /// Refuses a token of another kind than `T`.
+    pub(crate) fn expect_kind<T: Claims>(&self) -> Result<(), Reject> {
+        let expected = T::PURPOSE.as_str();
+        let found = self.purpose();
+        if found != expected {
+            return Err(Reject::KindMismatch { expected, found: found.chars().take(64).collect() });
+        }
+        // A token that is one kind by its purpose and another by its subject would be read differently elsewhere.
+        let subject = self.claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+        if T::PURPOSE != Purpose::Provisioning && subject == Purpose::Provisioning.as_str() {
+            return Err(Reject::KindMismatch { expected, found: subject.to_owned() });
+        }
+        Ok(())
+    }
+
     /// The claims as those of kind `T`.
     pub(crate) fn claims<T: Claims>(self) -> Result<T, Reject> {
-        let found = self.purpose();
-        if found != T::PURPOSE.as_str() {
-            let found = found.chars().take(64).collect();
-            return Err(Reject::KindMismatch { expected: T::PURPOSE.as_str(), found });
-        }
+        self.expect_kind::<T>()?;
         let mut claims: T = serde_json::from_value(Value::Object(self.claims))
             .map_err(|_| Reject::Malformed("a claim has the wrong type"))?;
         if let Some(claim) = claims.missing() {
@@ -210,9 +221,24 @@ pub fn peek_provisioning(token: &str) -> Result<Unverified<ProvisioningClaims>, 
     peek(token)
 }
 
+/// The kind a token says it is, or why that cannot be told.
+pub fn read_purpose(token: &str) -> Result<Purpose, Reject> {
+    let compact = Compact::parse(token)?;
+    let found = compact.purpose();
+    Purpose::parse(found).ok_or_else(|| Reject::KindMismatch {
+        expected: "client, server or provisioning",
+        found: found.chars().take(64).collect(),
+    })
+}
+
+/// Whether the token says that it is signed with Ed25519; which key to try depends on it in provisioning.
+pub fn is_ed25519_signed(token: &str) -> bool {
+    Compact::parse(token).is_ok_and(|compact| compact.algorithm == Algorithm::EdDSA)
+}
+
 /// The kind a token says it is; `None` when it is none of the three or cannot be read.
 pub fn purpose_of(token: &str) -> Option<Purpose> {
-    Purpose::parse(Compact::parse(token).ok()?.purpose())
+    read_purpose(token).ok()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::ksuid;
 use crate::provider;
 use crate::published::is_published_test_key;
 use crate::reject::Reject;
+use crate::vault::VaultError;
 use crate::verifier::Verifier;
 
 /// `iss` of tokens that are signed by the organization itself and whose caller chose none.
@@ -54,6 +55,9 @@ pub enum IssueError {
     /// The random source or the encoder failed.
     #[error("cannot make the token: {0}")]
     Failed(String),
+    /// Vault did not sign.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
 }
 
 /// Signs tokens with a key in this process. `choria jwt` also signs with RSA and Vault, see [`crate::SigningKey`].

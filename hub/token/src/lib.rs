@@ -21,11 +21,15 @@ mod published;
 mod reject;
 mod rsa;
 mod signing_key;
+mod vault;
 mod verifier;
 
 pub use chain::{ChainIssuerRef, TrustChain};
 pub use claims::{ClientClaims, ProvisioningClaims, Purpose, ServerClaims};
-pub use compact::{MAX_TOKEN, Unverified, peek_client, peek_provisioning, peek_server, purpose_of};
+pub use compact::{
+    MAX_TOKEN, Unverified, is_ed25519_signed, peek_client, peek_provisioning, peek_server, purpose_of,
+    read_purpose,
+};
 pub use issuer::{IssueError, Issuer};
 pub use key::{Key, KeyError, NonceRefused, PublicKey, Seed, nonce_is_signable};
 pub use private_id::{private_network_id, private_network_id_sha256};
@@ -33,4 +37,5 @@ pub use published::is_published_test_key;
 pub use reject::Reject;
 pub use rsa::{RsaPrivateKey, RsaPublicKey};
 pub use signing_key::SigningKey;
+pub use vault::{VaultError, VaultKey};
 pub use verifier::{Verified, Verifier};

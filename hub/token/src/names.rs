@@ -74,6 +74,10 @@ pub fn reserved_subject(subject: &str) -> bool {
     let mut tokens = subject.split('.');
     match tokens.next() {
         Some(">" | "$SYS" | "_R_" | "_GR_" | "$GR" | "$GNR" | "$NRG" | "$LDS" | "$SYSTEM") => true,
+        // `*` may stand for any of these heads.
+        Some("*") => {
+            matches!(tokens.next(), Some(">" | "*" | "API" | "EVENT" | "REQ" | "SERVER" | "ACCOUNT"))
+        }
         Some("$JS") => match tokens.next() {
             None | Some(">" | "*" | "EVENT") => true,
             Some("API") => match tokens.next() {

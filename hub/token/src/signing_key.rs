@@ -6,10 +6,11 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 
 use crate::claims::{Claims, ClientClaims, ProvisioningClaims, Purpose, ServerClaims};
-use crate::issuer::{IssueError, prepare, sign_with, sign_with_seed, vouch_for_issuer};
+use crate::issuer::{IssueError, prepare, sign_with, sign_with_seed, signing_input, vouch_for_issuer};
 use crate::key::{KeyError, PublicKey, Seed, read_key_file};
 use crate::published::is_published_test_key;
 use crate::rsa::RsaPrivateKey;
+use crate::vault::VaultKey;
 
 /// An organization's signing key, wherever it is kept.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub enum SigningKey {
     Seed(Seed),
     /// An RSA key: signs RS256, has no part in trust chains.
     Rsa(RsaPrivateKey),
+    /// An Ed25519 key of Vault's transit engine, which never leaves Vault.
+    Vault(VaultKey),
 }
 
 impl SigningKey {
@@ -39,6 +42,7 @@ impl SigningKey {
         Ok(match self {
             SigningKey::Seed(seed) => Some(seed.public()),
             SigningKey::Rsa(_) => None,
+            SigningKey::Vault(vault) => Some(vault.public()?),
         })
     }
 
@@ -63,6 +67,10 @@ impl SigningKey {
         match self {
             SigningKey::Seed(seed) => {
                 vouch_for_issuer(&mut claims, &seed.public(), |data| Ok(seed.sign(data)))?;
+            }
+            SigningKey::Vault(vault) => {
+                let org = vault.public()?;
+                vouch_for_issuer(&mut claims, &org, |data| Ok(vault.sign(data)?))?;
             }
             SigningKey::Rsa(_) => return Err(IssueError::OrganizationOnly("chain issuers")),
         }
@@ -98,6 +106,7 @@ impl SigningKey {
         match self {
             SigningKey::Seed(seed) => sign_with_seed(claims, seed),
             SigningKey::Rsa(key) => sign_with(claims, key.encoding_key(), Algorithm::RS256, "RS256"),
+            SigningKey::Vault(vault) => Ok(vault.sign_token(&signing_input(claims, "EdDSA")?)?),
         }
     }
 }

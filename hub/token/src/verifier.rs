@@ -140,19 +140,18 @@ impl Verifier {
         let compact = Compact::parse(token)?;
         let (text, signing_input, signature) = (compact.text, compact.signing_input, compact.signature);
         let algorithm = compact.algorithm;
-        let org = compact.org().map(str::to_owned);
-        let claims: T = compact.claims()?;
-
+        compact.expect_kind::<T>()?;
         let keys: Vec<Key> = match &self.0 {
             Trust::Signers(keys) => keys.clone(),
             Trust::Issuers(issuers) => {
-                let org = org.ok_or(Reject::OrganizationMissing)?;
+                let org = compact.org().ok_or(Reject::OrganizationMissing)?;
                 let keys = issuers
-                    .get(&org)
+                    .get(org)
                     .ok_or_else(|| Reject::OrganizationUnknown(org.chars().take(64).collect()))?;
                 keys.iter().map(|key| Key::Ed25519(*key)).collect()
             }
         };
+        let claims: T = compact.claims()?;
         let mut refusal = Reject::SignatureBad;
         for key in &keys {
             let checked = check_algorithm(algorithm, key)
