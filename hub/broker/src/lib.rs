@@ -1,1 +1,18 @@
 //! Admission to the broker: from a connection's credentials to an account and a permission set.
+//!
+//! [`Policy::admit`] is the whole decision, a function of what a connection presents, the configuration and the time.
+//! The rest of the crate reads the configuration and runs the engine with it.
+
+pub mod admission;
+mod allow_list;
+mod config;
+mod explain;
+mod nonce;
+pub mod permissions;
+mod token_cache;
+
+pub use admission::{Denial, Placement, Policy, Presented, Transport};
+pub use allow_list::AllowList;
+pub use config::{BrokerConfig, ConfigError, SessionExpiry, TlsFiles};
+pub use explain::{Explanation, Question, explain};
+pub use nonce::Proof;
