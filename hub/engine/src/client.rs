@@ -265,10 +265,6 @@ impl Client {
         self.written(&mut out, pending);
     }
 
-    pub(crate) fn pending(&self) -> usize {
-        self.lock_out().pending
-    }
-
     pub(crate) fn is_local(&self) -> bool {
         self.remote.is_none()
     }

@@ -64,6 +64,10 @@ pub struct ListenerHandle {
 }
 
 impl ListenerHandle {
+    pub(crate) fn new(address: SocketAddr) -> ListenerHandle {
+        ListenerHandle { address }
+    }
+
     /// The bound address, with the real port.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -169,6 +173,7 @@ impl Engine {
             config,
         };
         let engine = Engine { shared: Arc::new(shared) };
+        crate::system::start(&engine)?;
         Ok(engine)
     }
 
@@ -191,7 +196,7 @@ impl Engine {
         self.shared.listening.write().unwrap_or_else(PoisonError::into_inner).push(bound);
         tracing::info!(%address, tls = tls.is_some(), "listening for clients");
         tokio::spawn(accept(Arc::clone(&self.shared), listener, tls, address.port()));
-        Ok(ListenerHandle { address })
+        Ok(ListenerHandle::new(address))
     }
 
     /// Connects the embedding program to an account. `label` is shown in monitoring.

@@ -15,6 +15,8 @@ mod failures;
 mod headers;
 mod in_process;
 mod info;
+mod monitor;
+mod monitor_http;
 mod opening;
 pub mod parser;
 mod permissions;
@@ -26,6 +28,7 @@ mod stream;
 pub mod subject;
 mod sublist;
 mod subscription;
+mod system;
 
 pub use authenticator::{
     Admission, Authenticator, Candidate, Denial, Open, PeerKind, PeerTls, Permissions, Rules,
