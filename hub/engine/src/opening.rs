@@ -90,7 +90,7 @@ async fn open(
     }
     let mut stream = match tls {
         None => Stream::Plain(socket),
-        Some(config) => encrypt(shared, socket, remote, &config, place).await?,
+        Some(config) => Box::pin(encrypt(shared, socket, remote, &config, place)).await?,
     };
     let deadline = shared.config.auth_timeout;
     match timeout(deadline, introduce(shared, &mut stream, remote, cid, &nonce)).await {
@@ -105,7 +105,11 @@ async fn open(
             refuse(&mut stream, reason).await;
             None
         }
-        Ok(Ok(introduced)) => admit(shared, stream, remote, cid, nonce, introduced).await,
+        Ok(Ok(introduced)) => {
+            // What takes time now is our own judgement.
+            place.waiting_on_us(true);
+            admit(shared, stream, remote, cid, nonce, introduced).await
+        }
     }
 }
 

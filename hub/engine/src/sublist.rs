@@ -51,7 +51,13 @@ struct Group {
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     plain: Box<[Arc<Sub>]>,
-    queues: Box<[(Box<[u8]>, Box<[Arc<Sub>]>)]>,
+    queues: Box<[QueueSnapshot]>,
+}
+
+#[derive(Debug)]
+struct QueueSnapshot {
+    name: Box<[u8]>,
+    members: Box<[Arc<Sub>]>,
 }
 
 /// Everyone a subject reaches.
@@ -267,7 +273,10 @@ impl Node {
                 queues: self
                     .queues
                     .iter()
-                    .map(|group| (group.name.clone(), group.members.as_slice().into()))
+                    .map(|group| QueueSnapshot {
+                        name: group.name.clone(),
+                        members: group.members.as_slice().into(),
+                    })
                     .collect(),
             })
         })));
@@ -296,12 +305,16 @@ impl Matches {
             return;
         }
         let mut groups: Vec<(&[u8], Vec<Arc<Sub>>)> = Vec::new();
-        for (name, members) in self.nodes.iter().flat_map(|node| node.queues.iter()) {
-            match groups.iter_mut().find(|(known, _)| *known == name.as_ref()) {
-                Some((_, list)) => list.extend(members.iter().cloned()),
-                None => groups.push((name, members.to_vec())),
+        for group in self.nodes.iter().flat_map(|node| node.queues.iter()) {
+            match groups.iter_mut().find(|(known, _)| *known == group.name.as_ref()) {
+                Some((_, list)) => list.extend(group.members.iter().cloned()),
+                None => groups.push((&group.name, group.members.to_vec())),
             }
         }
         self.queues = groups.into_iter().map(|(_, members)| members.into()).collect();
     }
 }
+
+#[cfg(test)]
+#[path = "sublist_tests.rs"]
+mod tests;

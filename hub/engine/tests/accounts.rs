@@ -1,5 +1,16 @@
 //! Accounts: isolation, imports, the system account, in-process connections, monitoring.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::large_futures,
+    reason = "a test says what went wrong by stopping there"
+)]
+
 mod support;
 
 use std::net::SocketAddr;

@@ -1,5 +1,16 @@
 //! A stock client library against the engine, plain and over TLS.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::large_futures,
+    reason = "a test says what went wrong by stopping there"
+)]
+
 mod support;
 
 use std::sync::Arc;

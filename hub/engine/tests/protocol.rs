@@ -1,5 +1,16 @@
 //! The client protocol at its edges, on raw sockets.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    clippy::large_futures,
+    reason = "a test says what went wrong by stopping there"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
