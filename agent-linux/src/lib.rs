@@ -12,6 +12,7 @@ pub mod config;
 pub mod driver;
 pub mod facts;
 pub mod identity;
+pub mod metrics;
 pub mod node;
 pub mod node_token;
 pub mod provision_files;

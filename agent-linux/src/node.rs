@@ -5,6 +5,7 @@
 //! across an `await`.
 
 use std::cell::{Ref, RefCell, RefMut};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use agent_core::provision::After;
@@ -43,6 +44,8 @@ pub struct Live {
     pub connected_server: String,
     /// Unix seconds of the last valid request; 0: none yet.
     pub last_message: i64,
+    /// Messages dropped, by reason word.
+    pub refused: BTreeMap<&'static str, u64>,
 }
 
 /// The reply to one request.
@@ -89,6 +92,7 @@ impl Node {
                 traffic: Traffic::default(),
                 connected_server: "unknown".to_owned(),
                 last_message: 0,
+                refused: BTreeMap::new(),
             }),
             audit: config.audit.clone().map(Audit::new),
             provision: RefCell::new(provision),
@@ -242,4 +246,4 @@ fn refused(code: StatusCode, text: &str) -> Reply {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,6 +19,7 @@ use crate::driver::{
     AgentEntry, Answer, Called, Command, Connection, ConnectionConfig, Ended, Held, Host, NodeGate, Notice,
     Shared, Trusted,
 };
+use crate::metrics::MetricsServer;
 use crate::node::Node;
 use crate::seed::NodeSeed;
 use crate::startup::{self, Decision};
@@ -68,7 +69,7 @@ pub async fn run(options: RunOptions) -> ExitReason {
     };
     let ended = LocalSet::new()
         .run_until(async move {
-            let life = live(life, stopped);
+            let life = live_on(life, stopped, Anew::Exec);
             tokio::pin!(life);
             tokio::select! {
                 ended = &mut life => ended,
@@ -133,8 +134,21 @@ impl std::fmt::Debug for Life {
     }
 }
 
+/// What a new start of the node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Anew {
+    /// Begin again in this process: one of many nodes.
+    Here,
+    /// Replace the process, so that a new log destination and an updated program take effect.
+    Exec,
+}
+
 /// Runs one node until `stop` becomes true. Must be called inside a [`LocalSet`].
-pub async fn live(life: Life, mut stop: watch::Receiver<bool>) -> ExitReason {
+pub async fn live(life: Life, stop: watch::Receiver<bool>) -> ExitReason {
+    live_on(life, stop, Anew::Here).await
+}
+
+async fn live_on(life: Life, mut stop: watch::Receiver<bool>, anew: Anew) -> ExitReason {
     let process_start = clock::unix_nanos();
     loop {
         let now = clock::unix_seconds();
@@ -160,6 +174,19 @@ pub async fn live(life: Life, mut stop: watch::Receiver<bool>) -> ExitReason {
             () = tokio::time::sleep(delay) => {}
             _ = stop.wait_for(|stop| *stop) => return ExitReason::Stopped,
         }
+        if anew == Anew::Exec {
+            return ExitReason::Failed(format!("could not start the program anew: {}", exec()));
+        }
+    }
+}
+
+/// Replaces this process by a new one of the same program, arguments and environment. Returns only when that fails.
+fn exec() -> std::io::Error {
+    use std::os::unix::process::CommandExt;
+    let mut arguments = std::env::args_os();
+    match arguments.next() {
+        Some(program) => std::process::Command::new(program).args(arguments).exec(),
+        None => std::io::Error::other("its name is not known"),
     }
 }
 
@@ -246,6 +273,14 @@ async fn serve(
         commands: RefCell::new(Some(commands.clone())),
     });
     node.write_status();
+    // Ends with this function, so that the next start finds its port free.
+    let mut beside = tokio::task::JoinSet::new();
+    if let Some(address) = node.config.stats_address {
+        let server = MetricsServer::bind(address)
+            .await
+            .map_err(|error| format!("could not serve metrics on {address}: {error}"))?;
+        beside.spawn_local(server.serve(Rc::clone(&node)));
+    }
     let connection = Connection::new(connection, life.shared.clone());
     let running = Box::pin(connection.run(host, inbox));
     tokio::pin!(running);
@@ -379,7 +414,11 @@ impl Host for NodeHost {
                     self.reconsider();
                 }
             }
-            Notice::Refused { .. } => {}
+            Notice::Refused { reason } => {
+                let mut live = self.node.live_mut();
+                let count = live.refused.entry(reason).or_default();
+                *count = count.saturating_add(1);
+            }
             Notice::Counted { counters, sent_bytes, received_bytes } => {
                 let mut live = self.node.live_mut();
                 live.counters = crate::status::Counters {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use agent_core::dispatch::{Accepted, Gate, Inbox, Unverified};
+use agent_core::ed25519;
 use agent_core::filter::{self, Filter, Matcher, NoExpressions};
 use agent_core::secure::{self, DelegatedCaller, Policy};
-use agent_core::token::{Issuer, Trust, Verifier};
+use agent_core::token::{Issuer, Permissions, Trust, Verifier};
+use agent_core::wire::{request, secure_request, transport};
 use choria_host::clock;
 
 use crate::config::Signers;
@@ -97,12 +99,18 @@ impl Gate for NodeGate<'_> {
         let accepted = match self.trust() {
             None => Unverified::read(buffer),
             Some(trust) => {
+                let verifier = Verifier::new(trust);
+                if self.node.is_provisioning() {
+                    let accepted = provisioner(&verifier, buffer, clock::unix_seconds(), &mut scratch);
+                    self.scratch = scratch;
+                    return accepted;
+                }
                 let delegated_caller = if self.node.config.match_delegated_caller {
                     DelegatedCaller::Match
                 } else {
                     DelegatedCaller::Any
                 };
-                verified(buffer, &Policy { verifier: Verifier::new(trust), delegated_caller }, &mut scratch)
+                verified(buffer, &Policy { verifier, delegated_caller }, &mut scratch)
             }
         };
         self.scratch = scratch;
@@ -138,6 +146,37 @@ fn verified(buffer: &mut [u8], policy: &Policy<'_>, scratch: &mut [u8]) -> Resul
     })
 }
 
+/// A candidate that knows its organization's issuer obeys only a provisioner of that organization, by its own
+/// signature (`docs/spec/10 §5.4` V6).
+fn provisioner(
+    verifier: &Verifier<'_>,
+    buffer: &mut [u8],
+    now: i64,
+    scratch: &mut [u8],
+) -> Result<Accepted, &'static str> {
+    let transport = transport::parse(buffer).map_err(|error| error.reason())?;
+    let secure = secure_request::parse(buffer, transport.data).map_err(|error| error.reason())?;
+    if secure.signer.is_some() {
+        return Err("delegator_refused");
+    }
+    let caller =
+        verifier.verify_client(secure.caller.text(buffer), now, scratch).map_err(|reject| reject.reason())?;
+    if !caller.claims().permissions.has(Permissions::PROVISIONER) {
+        return Err("permission_missing");
+    }
+    let key = caller.public_key().ok_or("key_missing")?;
+    if !ed25519::verify(key, &[secure.request.of(buffer)], secure.signature.of(buffer)) {
+        return Err("sig_bad");
+    }
+    // From here on the signed bytes are gone.
+    let request = request::parse(buffer, secure.request).map_err(|error| error.reason())?;
+    if request.caller.text(buffer) != caller.claims().caller_id {
+        return Err("caller_mismatch");
+    }
+    let inbox = Inbox::of(caller.claims().caller_id);
+    Ok(Accepted { transport, request, caller_token: secure.caller, signer_token: None, inbox })
+}
+
 /// RE2 syntax in time linear in the text; large patterns are refused.
 #[derive(Debug, Clone, Copy)]
 struct Regexes;
@@ -157,5 +196,23 @@ impl Matcher for Regexes {
             .build()
             .ok()?;
         Some(regex.is_match(text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_bounded() {
+        let started = std::time::Instant::now();
+        assert_eq!(Regexes.matches(r"web\d+\.\w+", false, "web12.example"), Some(true));
+        assert_eq!(Regexes.matches("WEB", true, "web1"), Some(true));
+        assert_eq!(Regexes.matches("WEB", false, "web1"), Some(false));
+        assert_eq!(Regexes.matches("(a{1,1000}){1,1000}", false, "aaa"), None);
+        assert_eq!(Regexes.matches(&"(".repeat(5000), false, "a"), None);
+        assert_eq!(Regexes.matches(&"(".repeat(1000), false, "a"), None);
+        assert_eq!(Regexes.matches("(?=x)", false, "x"), None);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5));
     }
 }

@@ -5,7 +5,7 @@ use choria_host::{Secret, Settings};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-fn configured(dir: &Path, extra: &str) -> Node {
+pub(crate) fn configured(dir: &Path, extra: &str) -> Node {
     std::fs::write(
         dir.join("facts.json"),
         r#"{"os":{"name":"Debian"},"cpus":2,"tags":["a","b"],"none":null}"#,
