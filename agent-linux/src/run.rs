@@ -332,7 +332,7 @@ impl NodeHost {
     /// Credentials that brokers keep refusing, or that have expired, may mean that the node has to be provisioned again.
     fn reconsider(&self) {
         self.refused.set(self.refused.get().saturating_add(1));
-        if self.node.is_provisioning() || self.refused.get() % RECONSIDER_AFTER != 0 {
+        if self.node.is_provisioning() || !self.refused.get().is_multiple_of(RECONSIDER_AFTER) {
             return;
         }
         let (jwt, _) = startup::find_provisioning_jwt(&self.life_config, self.provisioning_jwt.as_deref());
