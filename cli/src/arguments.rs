@@ -43,6 +43,10 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the agent of a node
+    Server(commands::server::Options),
+    /// Enrol nodes that wait
+    Provisioner(commands::provisioner::Options),
     /// Log in and save the token
     Login(commands::login::Options),
     /// View and issue keys and tokens

@@ -41,6 +41,8 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Jwt(options) => commands::jwt::run(options),
+        Command::Server(options) => commands::server::run(global, options),
+        Command::Provisioner(options) => commands::provisioner::run(global, options),
         Command::Login(options) => block_on(commands::login::run(global, options)),
         Command::Ping(options) => block_on(commands::ping::run(global, options)),
         Command::Req(options) => block_on(commands::req::run(global, options)),

@@ -8,4 +8,7 @@ pub(crate) mod inventory;
 pub(crate) mod jwt;
 pub(crate) mod login;
 pub(crate) mod ping;
+pub(crate) mod provisioner;
 pub(crate) mod req;
+pub(crate) mod server;
+mod service;

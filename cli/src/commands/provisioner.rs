@@ -20,7 +20,9 @@ pub(crate) struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the provisioner; needs --config
-    #[command(after_help = "Example:\n  choria provisioner run --config choria-provisioner.yaml --choria-config client.cfg")]
+    #[command(
+        after_help = "Example:\n  choria provisioner run --config choria-provisioner.yaml --choria-config client.cfg"
+    )]
     Run(Run),
 }
 
@@ -37,22 +39,34 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let Command::Run(options) = &options.command;
     let path = service::configuration(global)?;
     let (config, client) = load(path, options.choria_config.as_deref())?;
-    let _log = service::prepare(global, &config.log_level, &config.log_file)?;
+    let log = service::prepare(global, log_level(&config), &config.logfile)?;
     let _pid = PidFile::write(&options.service)?;
     announce(path);
     service::runtime()?.block_on(async {
         let shutdown = Shutdown::listen()?;
-        choria_provisioner::run(config, client, shutdown.wait()).await.doing(|| String::from("the provisioner ended"))?;
+        service::reopen_log_on_hangup(log)?;
+        choria_provisioner::run(config, client, shutdown.wait())
+            .await
+            .doing(|| String::from("the provisioner ended"))?;
         Ok(0)
     })
 }
 
 pub(crate) fn announce(path: &Path) {
-    tracing::info!("Choria Provisioner version {} starting with config {}", env!("CARGO_PKG_VERSION"), path.display());
+    tracing::info!(
+        "Choria Provisioner version {} starting with config {}",
+        env!("CARGO_PKG_VERSION"),
+        path.display()
+    );
 }
 
 pub(crate) fn load(path: &Path, client: Option<&Path>) -> Result<(ProvisionerConfig, ClientConfig), Failure> {
     let config = ProvisionerConfig::load(path)
         .doing(|| format!("cannot use the provisioner configuration {}", path.display()))?;
     Ok((config, fleet::load_file(client)?))
+}
+
+/// Nothing configured means what other services do.
+fn log_level(config: &ProvisionerConfig) -> &str {
+    if config.loglevel.is_empty() { "info" } else { &config.loglevel }
 }

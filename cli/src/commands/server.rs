@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use agent_linux::{RunOptions, ExitReason};
+use agent_linux::{ExitReason, RunOptions};
+use choria_host::settings::Settings;
 use clap::{Args, Subcommand};
 
 use super::service;
@@ -27,6 +28,42 @@ struct Run {
     #[command(flatten)]
     service: service::Options,
     /// The token that lets this node enrol, in place of the usual places
-    #[arg(long, value_name = "FILE", env = "CHORIA_PROVISIONING_JWT")]
+    #[arg(long, value_name = "FILE")]
     provisioning_jwt: Option<PathBuf>,
+}
+
+pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
+    let Command::Run(options) = &options.command;
+    let Some(path) = &global.config else {
+        return Err(Failure::usage("server run requires a configuration file").hint("give --config FILE"));
+    };
+    // A file that cannot be read says nothing about the log; the start then tells why it cannot.
+    let settings = Settings::load(path).unwrap_or_default();
+    let log = service::prepare(
+        global,
+        settings.get("loglevel").unwrap_or("info"),
+        settings.get("logfile").unwrap_or("stderr"),
+    )?;
+    tracing::info!(
+        "Choria Server version {} starting with config {} using protocol version 2",
+        env!("CARGO_PKG_VERSION"),
+        path.display()
+    );
+    let run = RunOptions {
+        config: path.clone(),
+        provisioning_jwt: options.provisioning_jwt.clone(),
+        pid: options.service.pid.clone(),
+    };
+    // One thread: a node has one connection and a handful of short calls.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
+    let ended = runtime.block_on(async {
+        service::reopen_log_on_hangup(log)?;
+        Ok::<_, Failure>(Box::pin(agent_linux::run(run)).await)
+    })?;
+    runtime.shutdown_background();
+    match ended {
+        ExitReason::Stopped | ExitReason::Shutdown => Ok(0),
+        ExitReason::Failed(reason) => Err(Failure::new(reason)),
+    }
 }

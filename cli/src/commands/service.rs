@@ -25,7 +25,10 @@ pub(crate) struct Options {
 
 /// The configuration file that a service cannot do without.
 pub(crate) fn configuration(global: &Global) -> Result<&Path, Failure> {
-    global.config.as_deref().ok_or_else(|| Failure::usage("configuration file required").hint("give --config FILE"))
+    global
+        .config
+        .as_deref()
+        .ok_or_else(|| Failure::usage("configuration file required").hint("give --config FILE"))
 }
 
 /// Starts the log and makes the process unreadable for others; secrets are about to be loaded.
@@ -57,7 +60,10 @@ impl Drop for PidFile {
 }
 
 pub(crate) fn runtime() -> Result<Runtime, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().doing(|| String::from("cannot start the runtime"))
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .doing(|| String::from("cannot start the runtime"))
 }
 
 /// The end of a process, asked for by SIGINT or SIGTERM, or because one of several services failed.
@@ -104,4 +110,17 @@ impl Shutdown {
             drop(asked.wait_for(|asked| *asked).await);
         }
     }
+}
+
+/// SIGHUP opens the log file again, after rotation. To be called inside the runtime.
+pub(crate) fn reopen_log_on_hangup(log: LogHandle) -> Result<(), Failure> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if let Err(error) = log.reopen() {
+                tracing::error!(%error, "keeping the old log file");
+            }
+        }
+    });
+    Ok(())
 }

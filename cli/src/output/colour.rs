@@ -32,6 +32,10 @@ impl Colour {
         Colour(decide(when, configured, std::io::stderr().is_terminal()))
     }
 
+    pub(crate) fn is_on(self) -> bool {
+        self.0
+    }
+
     pub(crate) fn paint(self, paint: Paint, text: &str) -> String {
         if !self.0 {
             return text.to_owned();
