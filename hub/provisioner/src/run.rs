@@ -236,10 +236,10 @@ async fn look_around(service: &Service, calls: &NodeCalls, credentials: &Credent
                 .discover(|identity| {
                     if service.found(identity) {
                         queued += 1;
+                        service.metrics.discovered.inc();
                     }
                 })
                 .await;
-            service.metrics.discovered.inc_by(queued);
             match found {
                 Ok(answers) => tracing::debug!(answers, queued, "looked for nodes"),
                 Err(error) => {
