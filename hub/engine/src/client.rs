@@ -178,7 +178,12 @@ impl Client {
     }
 
     /// Queues a message made of `parts`, and `shared` behind them.
-    pub(crate) fn send_message(&self, parts: [&[u8]; 7], shared: Option<&Bytes>, size: usize) -> Enqueued {
+    pub(crate) fn send_message<const N: usize>(
+        &self,
+        parts: [&[u8]; N],
+        shared: Option<&Bytes>,
+        size: usize,
+    ) -> Enqueued {
         let mut out = self.lock_out();
         if out.closed || out.closing.is_some() {
             return Enqueued::Refused;

@@ -16,6 +16,8 @@ use crate::subscription::{Shadow, Sid, Sub};
 
 /// Payloads from here on are shared between several receivers instead of copied to each, bytes.
 const SHARE_FROM: usize = 2048;
+/// Bodies up to here are put behind the rest of their line once, and copied to each receiver in one piece, bytes.
+const JOIN_UP_TO: usize = 512;
 /// Service imports that one request may pass.
 const MAX_HOPS: usize = 4;
 /// How long an imported service may take to answer.
@@ -50,6 +52,8 @@ pub(crate) struct Scratch {
     head: Vec<u8>,
     suffix: Vec<u8>,
     plain_suffix: Vec<u8>,
+    /// `suffix`, body and CRLF, when the body is small.
+    joined: Vec<u8>,
     ended: Vec<Arc<Sub>>,
     /// State of the choice of queue members; not for anything that must be hard to guess.
     random: u64,
@@ -297,7 +301,8 @@ impl Shared {
         }
         for members in &matches.queues {
             let start = scratch.pick(members.len());
-            for sub in members.iter().cycle().skip(start).take(members.len()) {
+            let (before, from) = members.split_at_checked(start).unwrap_or((&[], members));
+            for sub in from.iter().chain(before) {
                 let result = self.deliver_to(sub, message, None, origin, scratch);
                 if result != Enqueued::Refused {
                     outcome.delivered += 1;
@@ -347,6 +352,9 @@ impl Shared {
         let with_headers = message.header_len > 0 && client.headers.load(Ordering::Relaxed);
         let strip = message.header_len > 0 && !with_headers;
         let head = scratch.head.get(usize::from(!with_headers)..).unwrap_or_default();
+        if prefix.is_empty() && !strip && !scratch.joined.is_empty() {
+            return client.send_message([head, sub.sid.bytes(), &scratch.joined], None, message.body.len());
+        }
         // With a prefix the subject does not stand in the head's place: "MSG " and "HMSG " are followed by it.
         let verb_len = if with_headers { 5 } else { 4 };
         let (verb, subject) = head.split_at_checked(verb_len).unwrap_or((head, b""));
@@ -464,6 +472,12 @@ impl Scratch {
         }
         push_number(&mut self.suffix, message.body.len());
         self.suffix.extend_from_slice(b"\r\n");
+        self.joined.clear();
+        if message.body.len() <= JOIN_UP_TO {
+            self.joined.extend_from_slice(&self.suffix);
+            self.joined.extend_from_slice(message.body);
+            self.joined.extend_from_slice(b"\r\n");
+        }
     }
 
     /// A member to begin with: xorshift, good enough to spread work.

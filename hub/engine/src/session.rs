@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::client::{Chunk, Client};
@@ -184,7 +184,13 @@ impl Session {
             self.stream.write_all(&error_line(text)).await?;
         }
         self.stream.flush().await?;
-        self.stream.shutdown().await
+        self.stream.shutdown().await?;
+        if reason.wire_error().is_some() {
+            // Closing with unread bytes would reset the connection, and the reset can overtake the error line.
+            let mut sink = [0u8; 512];
+            while self.stream.read(&mut sink).await? > 0 {}
+        }
+        Ok(())
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use nats_engine::{AccountConfig, CloseReason, EngineConfig};
 use support::*;
+use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
 async fn info_says_what_clients_need_and_nonces_are_fresh() {
@@ -373,5 +374,73 @@ async fn tls_required_means_tls() {
     plain.send(&connect_line("main/a", "")).await;
     assert!(!plain.rest().await.contains("PONG"));
     assert!(engine.connections().is_empty());
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn peers_that_stall_do_not_keep_others_out() {
+    let config = EngineConfig { max_unauthenticated: 20, auth_timeout: Duration::from_secs(5), ..config() };
+    let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        let mut raw = Raw::open(address).await;
+        raw.send("CONNE").await;
+        stalled.push(raw);
+    }
+    let began = Instant::now();
+    let mut control = Raw::user(address, "main/a", "").await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(control.sync().await.is_empty());
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn half_sent_connect_lines_are_bounded_together() {
+    let config = EngineConfig { max_unauthenticated_bytes: 256 * 1024, ..config() };
+    let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
+    let half = format!("CONNECT {{\"jwt\":\"{}", "j".repeat(40_000));
+    let mut throttled = 0;
+    let mut peers = Vec::new();
+    for _ in 0..12 {
+        let mut raw = Raw::open(address).await;
+        raw.send(&half).await;
+        peers.push(raw);
+    }
+    for peer in &mut peers {
+        throttled += usize::from(peer.rest().await.contains("throttling is active"));
+    }
+    assert!((4..=9).contains(&throttled), "{throttled}");
+    // Given back: the next one comes in.
+    Raw::user(address, "main/a", "").await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_address_that_keeps_failing_waits_and_a_good_peer_beside_it_does_not() {
+    let failures = nats_engine::FailurePolicy { free: 2, exempt_loopback: false, ..Default::default() };
+    let config = EngineConfig { failures, ..config() };
+    let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let began = Instant::now();
+        let mut raw = Raw::open(address).await;
+        raw.send(&connect_line("main/a", "").replace("pw", "no")).await;
+        assert_eq!(raw.rest().await, "-ERR 'Authorization Violation'\r\n");
+        times.push(began.elapsed());
+    }
+    assert!(times[0] < Duration::from_millis(90) && times[4] >= Duration::from_millis(300), "{times:?}");
+    let began = Instant::now();
+    Raw::user(address, "main/a", "").await;
+    assert!(began.elapsed() < Duration::from_millis(100));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_error_reaches_a_peer_that_is_still_sending() {
+    let (engine, address) = start().await;
+    let mut raw = Raw::user(address, "main/a", "").await;
+    raw.send(&format!("NONSENSE{}", "PUB a 1\r\nx\r\n".repeat(10_000))).await;
+    raw.socket.shutdown().await.ok();
+    assert_eq!(raw.rest().await, "-ERR 'Unknown Protocol Operation'\r\n");
     engine.shutdown().await;
 }

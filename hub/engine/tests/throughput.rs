@@ -119,3 +119,39 @@ async fn connections() {
     }
     engine.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn tls_connections() {
+    let (server, client) = tls();
+    let engine = nats_engine::Engine::new(
+        config(),
+        vec![nats_engine::AccountConfig::named("main")],
+        std::sync::Arc::new(TestUsers),
+    )
+    .unwrap();
+    let address = engine.listen("127.0.0.1:0".parse().unwrap(), Some(server)).await.unwrap().local_addr();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let before = resident_kib();
+    let began = Instant::now();
+    let mut all = Vec::new();
+    let count = 1000;
+    for _ in 0..count {
+        let raw = Raw::open(address).await;
+        let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, raw.socket).await.unwrap();
+        let text = format!("{}SUB a.b 1\r\nSUB c.d 2\r\nPING\r\n", connect_line("main/a", ""));
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = [0u8; 6];
+        stream.read_exact(&mut answer).await.unwrap();
+        all.push(stream);
+    }
+    let took = began.elapsed().as_secs_f64();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    println!(
+        "{count} TLS connections, one after another: {:.0}/s; {:.1} KiB each, the client's side included",
+        f64::from(count) / took,
+        (resident_kib() - before) as f64 / f64::from(count)
+    );
+    engine.shutdown().await;
+}
