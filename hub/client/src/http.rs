@@ -65,7 +65,7 @@ fn post(
     let mut answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
-            let refused = find(&error, |error| match error.downcast_ref::<rustls::Error>() {
+            let refused = find(inner(&error), |error| match error.downcast_ref::<rustls::Error>() {
                 Some(refusal @ (rustls::Error::InvalidCertificate(_) | rustls::Error::Other(_))) => {
                     Some(refusal.to_string())
                 }
@@ -80,6 +80,14 @@ fn post(
     let text =
         answer.body_mut().with_config().limit(MAX_ANSWER).read_to_string().map_err(|error| failed(&error))?;
     Ok((answer.status().as_u16(), text))
+}
+
+/// ureq does not name the I/O error it holds as its source.
+fn inner(error: &ureq::Error) -> &(dyn std::error::Error + 'static) {
+    match error {
+        ureq::Error::Io(inner) => inner,
+        other => other,
+    }
 }
 
 fn agent(trust: &ServerTrust, timeout: Duration) -> Result<ureq::Agent, ClientError> {
