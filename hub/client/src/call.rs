@@ -119,6 +119,18 @@ pub async fn call(
     action: &str,
     data: Map<String, Value>,
     options: RpcOptions,
+    on_reply: impl FnMut(NodeReply),
+) -> Result<Summary, ClientError> {
+    // boxed: the state of a request is large, and callers need not carry it
+    Box::pin(run(connection, ddl, action, data, options, on_reply)).await
+}
+
+async fn run(
+    connection: &Connection,
+    ddl: &Ddl,
+    action: &str,
+    data: Map<String, Value>,
+    options: RpcOptions,
     mut on_reply: impl FnMut(NodeReply),
 ) -> Result<Summary, ClientError> {
     let declared = ddl.action(action)?;

@@ -75,6 +75,11 @@ impl Connection {
     /// At once: no or unusable credentials, a refused certificate, a refused nonce, and refused credentials unless
     /// waiting without limit. [`ClientError::Connect`] when the time is up.
     pub async fn connect(config: &ClientConfig, options: ConnectOptions) -> Result<Self, ClientError> {
+        // boxed: the state of a connection attempt is large, and callers need not carry it
+        Box::pin(Self::try_until(config, options)).await
+    }
+
+    async fn try_until(config: &ClientConfig, options: ConnectOptions) -> Result<Self, ClientError> {
         let source = config.credentials.clone().ok_or(ClientError::NoTokenFile)?;
         let identity = source.load()?;
         let caller = identity.caller().to_owned();
@@ -117,7 +122,7 @@ impl Connection {
                 }
                 Err(error) => return Err(error),
             };
-            let failure = match nats.connect(urls).await {
+            let failure = match Box::pin(nats.connect(urls)).await {
                 Ok(client) => break client,
                 Err(error) => error,
             };

@@ -222,7 +222,7 @@ impl Service {
                 [private_network_id(caller), private_network_id_sha256(caller)].iter().any(|id| {
                     subject
                         .strip_prefix(&format!("{collective}.reply.{id}."))
-                        .is_some_and(|rest| subjects::is_tokens(rest))
+                        .is_some_and(subjects::is_tokens)
                 })
             })
         };

@@ -61,8 +61,10 @@ impl Connection {
                     signer: None,
                 });
             }
-            SignerMode::Http(urls) => self.ask_http(urls, request, &bytes, &signature, &identity).await?,
-            SignerMode::Service => self.ask_service(request, bytes, &signature, &identity).await?,
+            SignerMode::Http(urls) => {
+                Box::pin(self.ask_http(urls, request, &bytes, &signature, &identity)).await?
+            }
+            SignerMode::Service => Box::pin(self.ask_service(request, bytes, &signature, &identity)).await?,
         };
         let mut secure = SecureRequest::parse(&returned)?;
         check_unaltered(request, &secure)?;

@@ -1,4 +1,11 @@
 //! An operator and a small fleet.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    clippy::print_stdout
+)]
 
 mod network;
 

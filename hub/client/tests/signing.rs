@@ -1,4 +1,11 @@
 //! Remote signers, by service and by HTTP, honest and otherwise; and hosting a service.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::large_futures,
+    clippy::print_stdout
+)]
 
 mod network;
 

@@ -1,4 +1,5 @@
 //! Our built-in DDLs against the published ones, and the rules for inputs.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::{collections::BTreeMap, path::PathBuf};
 

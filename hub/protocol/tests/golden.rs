@@ -1,4 +1,5 @@
 //! Byte for byte against the vectors in `tests/fixtures` (see the READMEs there).
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 
 use std::path::PathBuf;
 

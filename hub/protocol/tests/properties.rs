@@ -1,4 +1,11 @@
 //! Whatever comes in, parsers answer and do not panic; whatever is written can be read again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::let_underscore_must_use
+)]
 
 use choria_protocol::{
     FactFilter, Filter, Reply, Request, SecureReply, SecureRequest, Transport,

@@ -1,6 +1,13 @@
 //! A network in one process: a broker of a hundred lines that does what these tests need, nodes with real tokens.
 //! It checks nothing; admission has its own tests.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::large_futures
+)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
