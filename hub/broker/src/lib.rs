@@ -3,12 +3,16 @@
 //! [`Policy::admit`] is the whole decision, a function of what a connection presents, the configuration and the time.
 //! The rest of the crate reads the configuration and runs the engine with it.
 
+mod accounts;
 pub mod admission;
 mod allow_list;
 mod config;
+mod doorkeeper;
 mod explain;
 mod nonce;
 pub mod permissions;
+mod run;
+mod stats;
 mod token_cache;
 
 pub use admission::{Denial, Placement, Policy, Presented, Transport};
@@ -16,3 +20,5 @@ pub use allow_list::AllowList;
 pub use config::{BrokerConfig, ConfigError, SessionExpiry, TlsFiles};
 pub use explain::{Explanation, Question, explain};
 pub use nonce::Proof;
+pub use run::{Broker, BrokerError, run};
+pub use stats::Metrics;

@@ -1,0 +1,243 @@
+//! Running a broker: engine, listeners, signals.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use choria_host::settings::Settings;
+use choria_host::tls::{self, TlsError};
+use nats_engine::{CloseReason, Engine, EngineConfig, EngineError};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::accounts::accounts;
+use crate::admission::ACCOUNT_SYSTEM;
+use crate::config::{BrokerConfig, ConfigError, TlsFiles};
+use crate::doorkeeper::Doorkeeper;
+use crate::stats;
+
+/// Why a broker could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// Its settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A port, or the accounts.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Signals.
+    #[error("cannot listen for signals: {0}")]
+    Signal(std::io::Error),
+    /// Settings were read again that need a restart.
+    #[error("{0} changed; restart the broker for it to take effect")]
+    NeedsRestart(&'static str),
+}
+
+/// A running broker.
+#[derive(Debug)]
+pub struct Broker {
+    engine: Engine,
+    client: SocketAddr,
+    doorkeeper: Arc<Doorkeeper>,
+    tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    config: ArcSwap<BrokerConfig>,
+}
+
+impl Broker {
+    /// Starts the engine and its listeners.
+    pub async fn start(config: BrokerConfig) -> Result<Broker, BrokerError> {
+        tracing::info!("Starting Network Broker");
+        announce(&config);
+        let policy = config.policy()?;
+        let provisioning = policy.provisioning.is_some();
+        let doorkeeper = Arc::new(Doorkeeper::new(policy, config.session_expiry));
+        let tls = match &config.tls {
+            None => None,
+            Some(files) => Some(Arc::new(ArcSwap::new(server_tls(files)?))),
+        };
+        let engine = Engine::new(
+            engine_config(&config),
+            accounts(provisioning, config.wide_lifecycle_import),
+            Arc::clone(&doorkeeper) as Arc<dyn nats_engine::Authenticator>,
+        )?;
+        let listener = engine.listen(config.client_address, tls.clone()).await?;
+        let client = listener.local_addr();
+        tracing::info!(component = "network_broker", "Listening for client connections on {client}");
+        Ok(Broker { engine, client, doorkeeper, tls, config: ArcSwap::from_pointee(config) })
+    }
+
+    /// Where clients connect, with the real port.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.client
+    }
+
+    /// The engine, for connections within this process.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Takes over issuers, passwords, switches and certificates from new settings. Everything is read and checked before
+    /// anything changes; on an error the old values stay. Sessions of an organization that lost an issuer key are closed.
+    pub fn reload(&self, settings: &Settings) -> Result<(), BrokerError> {
+        let old = self.config.load_full();
+        let new = match old.tls {
+            Some(_) => BrokerConfig::from_settings(settings)?,
+            None => BrokerConfig::without_tls(settings)?,
+        };
+        let policy = new.policy()?;
+        if new.client_address != old.client_address {
+            return Err(BrokerError::NeedsRestart("the client port or address"));
+        }
+        if policy.provisioning.is_some() != old.policy()?.provisioning.is_some() {
+            return Err(BrokerError::NeedsRestart("plugin.choria.network.provisioning.client_password"));
+        }
+        let certificate = match &new.tls {
+            Some(files) => Some(server_tls(files)?),
+            None => None,
+        };
+        announce(&new);
+        self.doorkeeper.replace(policy);
+        if let (Some(current), Some(certificate)) = (&self.tls, certificate) {
+            current.store(certificate);
+        }
+        for (org, keys) in &old.issuers {
+            let kept = new.issuers.get(org).is_some_and(|now| keys.iter().all(|key| now.contains(key)));
+            if !kept {
+                let label = format!("ou:{org}");
+                let closed = self.engine.close_where(CloseReason::CredentialsRevoked, |connection| {
+                    connection.tags.contains(&label)
+                });
+                tracing::warn!(
+                    component = "network",
+                    closed,
+                    "An issuer of {org} was removed, its sessions are closed"
+                );
+            }
+        }
+        self.config.store(Arc::new(new));
+        tracing::info!("Settings were read again");
+        Ok(())
+    }
+
+    /// Closes every connection and port.
+    pub async fn shutdown(&self) {
+        self.engine.shutdown().await;
+    }
+}
+
+/// Runs a broker until `shutdown` completes. HUP reads the settings file again; an error keeps the old settings.
+pub async fn run(config: BrokerConfig, shutdown: impl Future) -> Result<(), BrokerError> {
+    let file = config.file.clone();
+    let named = file.as_ref().map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
+    tracing::info!("Choria Broker version {} starting with config {named}", stats::VERSION);
+    let mut hup = signal(SignalKind::hangup()).map_err(BrokerError::Signal)?;
+    let broker = Broker::start(config).await?;
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            _ = &mut shutdown => break,
+            signalled = hup.recv() => {
+                if signalled.is_none() {
+                    break;
+                }
+                let Some(path) = &file else { continue };
+                let reloaded = Settings::load(path)
+                    .map_err(|error| BrokerError::Config(error.into()))
+                    .and_then(|settings| broker.reload(&settings));
+                if let Err(error) = reloaded {
+                    tracing::error!("The settings were not read again, the old ones stay: {error}");
+                }
+            }
+        }
+    }
+    tracing::info!("Shutting down the Network Broker");
+    broker.shutdown().await;
+    Ok(())
+}
+
+/// What an operator looks for in the log to see that the settings took effect.
+fn announce(config: &BrokerConfig) {
+    for warning in &config.warnings {
+        tracing::warn!(component = "network", "{warning}");
+    }
+    if !config.issuers.is_empty() {
+        tracing::warn!(
+            component = "network",
+            "Allowing unverified TLS connections for Organization Issuer issued connections"
+        );
+    }
+    for (org, keys) in &config.issuers {
+        for key in keys {
+            tracing::warn!(
+                component = "network",
+                "Loaded Organization Issuer {org} with public key {}",
+                key.to_hex()
+            );
+        }
+    }
+    let Ok(policy) = config.policy() else { return };
+    if let Some(provisioning) = &policy.provisioning {
+        tracing::warn!(component = "network", "Allowing Provisioner connections subject to JWT claims");
+        if provisioning.without_token {
+            tracing::warn!(
+                component = "network",
+                "provisioner_without_token is set: whoever knows the password may provision nodes"
+            );
+        }
+        if !provisioning.require_signature {
+            tracing::warn!(
+                component = "network",
+                "require_signature is off: a stolen provisioner token is enough"
+            );
+        }
+        if !provisioning.own_node_subject {
+            tracing::warn!(
+                component = "network",
+                "node_subject = any: waiting nodes can read what others are sent"
+            );
+        }
+    }
+    if config.wide_lifecycle_import {
+        tracing::warn!(
+            component = "network",
+            "lifecycle_import = full: waiting nodes can forge events of the fleet"
+        );
+    }
+    if !policy.require_expiry {
+        tracing::warn!(
+            component = "network",
+            "require_token_expiry is off: tokens without an expiry are accepted"
+        );
+    }
+    if config.tls.is_none() {
+        tracing::warn!(
+            component = "network",
+            "TLS is disabled: only connections within this process are served"
+        );
+    }
+}
+
+fn server_tls(files: &TlsFiles) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    tls::server_config(&files.certificate, &files.key, files.client_ca.as_deref())
+}
+
+fn engine_config(config: &BrokerConfig) -> EngineConfig {
+    let defaults = EngineConfig::default();
+    // A quarter of the machine may wait to be read by clients, all together.
+    let quarter = stats::machine_bytes().map(|bytes| bytes / 4).and_then(|bytes| usize::try_from(bytes).ok());
+    EngineConfig {
+        server_name: config.identity.clone(),
+        connect_urls: config.public_url.iter().cloned().collect(),
+        system_account: Some(ACCOUNT_SYSTEM.to_owned()),
+        max_connections: config.max_connections,
+        auth_timeout: config.auth_timeout,
+        tls_timeout: config.tls_timeout,
+        write_deadline: config.write_deadline,
+        max_pending_total: quarter.unwrap_or(defaults.max_pending_total),
+        ..defaults
+    }
+}
