@@ -173,7 +173,18 @@ impl Node {
         let status = agent.handle(*call, &mut out).await;
         let (announce, after) = (agent.take_announcement(), agent.take_after());
         *self.provision.borrow_mut() = Some(agent);
-        Reply { announce_provisioned: announce, after, ..reply(out, status) }
+        let answer = reply(out, status);
+        if answer.code != StatusCode::Ok {
+            tracing::warn!(
+                reason = "provision_refused",
+                why = %answer.text,
+                action = call.action,
+                caller = call.caller,
+                sender = call.sender,
+                "provisioning request refused"
+            );
+        }
+        Reply { announce_provisioned: announce, after, ..answer }
     }
 
     fn authorize(&self, call: &Call<'_>, filter: RequestFilter) -> Result<(), String> {

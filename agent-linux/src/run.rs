@@ -69,8 +69,7 @@ pub async fn run(options: RunOptions) -> ExitReason {
     };
     let ended = LocalSet::new()
         .run_until(async move {
-            let life = live_on(life, stopped, Anew::Exec);
-            tokio::pin!(life);
+            let mut life = Box::pin(live_on(life, stopped, Anew::Exec));
             tokio::select! {
                 ended = &mut life => ended,
                 signal = termination() => match signal {
