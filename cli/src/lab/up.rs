@@ -84,6 +84,7 @@ pub(crate) fn run(options: &UpOptions, color: When) -> Result<u8, Failure> {
     }
     output::note("\nEnding the lab.\n");
     lab.end()?;
+    output::note("Every process has ended, and the lab's keys and tokens are removed.\n");
     Ok(0)
 }
 
@@ -140,9 +141,8 @@ impl Lab {
     async fn service(&mut self, name: &str, arguments: &[&str], port: u16) -> Result<(), Failure> {
         self.start(name, arguments, None)?;
         let until = Instant::now() + SERVICE_READY;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         loop {
-            if TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok() {
+            if listens(port) {
                 return Ok(());
             }
             let running = self.started.last_mut().is_some_and(Started::is_running);
@@ -185,6 +185,9 @@ impl Lab {
         let mut members = 0;
         let mut done = 0;
         let mut last_progress = Instant::now();
+        // where no bar can be drawn, lines say the same
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let mut last_line = Instant::now();
         loop {
             while starting.len() < START_TOGETHER {
                 let Some(name) = waiting.pop() else { break };
@@ -201,6 +204,10 @@ impl Lab {
                 done = now_done;
                 last_progress = Instant::now();
                 bar.advance(done);
+                if !terminal && (done >= total || last_line.elapsed() >= Duration::from_secs(1)) {
+                    last_line = Instant::now();
+                    output::note(&format!("{done} of {total} nodes are members.\n"));
+                }
             }
             if done >= total {
                 bar.finish();
@@ -290,6 +297,28 @@ impl Lab {
     }
 }
 
+/// Whether somebody listens on 127.0.0.1. The kernel is asked, because a connection without a word would be a failed
+/// handshake in the service's log.
+fn listens(port: u16) -> bool {
+    match std::fs::read_to_string("/proc/net/tcp") {
+        Ok(table) => is_listening(&table, port),
+        Err(_) => {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok()
+        }
+    }
+}
+
+/// Looks for `0100007F:PORT` in state `0A` in the text of `/proc/net/tcp`.
+fn is_listening(table: &str, port: u16) -> bool {
+    let address = u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets());
+    let local = format!("{address:08X}:{port:04X}");
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(local.as_str()) && fields.nth(1) == Some("0A")
+    })
+}
+
 /// The provisioner's metrics page.
 fn metrics(port: u16) -> Option<String> {
     use std::io::Write as _;
@@ -321,4 +350,29 @@ fn last_lines(path: &Path, count: usize) -> Vec<String> {
 pub(crate) fn swarm(options: &SwarmOptions) -> Result<u8, Failure> {
     let _ = options;
     Err(Failure::new("nodes that share a process are not available in this build"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_seen_and_a_connection_is_not() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(listens(port));
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert!(!listens(client.local_addr().unwrap().port()));
+        drop(listener);
+        assert!(!listens(port));
+    }
+
+    #[test]
+    fn the_end_of_a_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        std::fs::write(&log, "one\ntwo\nthree\n".repeat(1000)).unwrap();
+        assert_eq!(last_lines(&log, 2), ["two", "three"]);
+        assert!(last_lines(&directory.path().join("none"), 2).is_empty());
+    }
 }
