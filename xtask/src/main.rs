@@ -4,6 +4,7 @@
 mod bench;
 mod embedded;
 mod outside;
+mod readme;
 mod sizes;
 mod step;
 mod targets;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{outside, sizes, step, targets};
+use crate::{outside, readme, sizes, step, targets};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -19,7 +19,7 @@ pub(crate) struct Options {
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("install", outside::install),
     ("format", format),
     ("lints", lints),
@@ -27,6 +27,7 @@ const STEPS: [Step; 9] = [
     ("build", build),
     ("tests", tests),
     ("documentation tests", documentation),
+    ("readme", readme::run),
     ("device targets", || targets::run(&targets::Options::one())),
     ("device image", || sizes::run(&sizes::Options::probe())),
 ];
