@@ -91,7 +91,9 @@ pub(crate) fn create(
         issued(issuer.issue_chain_issuer(claims, life, now), &directory.hub(&format!("{name}.jwt")))?;
     }
 
+    // operators of `choria_provision` need it, see `lab env`
     let provisioning_token = password();
+    write(&directory.hub("provisioning-token"), provisioning_token.as_bytes(), 0o600)?;
     let pin = choria_host::tls::pin_of_certificate(broker_certificate)
         .ok_or_else(|| Failure::new("the broker's certificate has no key to pin"))?;
     let extensions = json!({ "choria": { "issuer": issuer_key.to_hex(), "tls_pin": [pin.to_hex()] } });

@@ -85,6 +85,7 @@ pub(crate) fn environment(place: &Place) -> Result<u8, Failure> {
             .hint("start it with `choria lab up`"));
     }
     let mut text = format!("export CHORIA_CONFIG={}\n", quoted(&directory.client_conf()));
+    text.push_str(&format!("export CHORIA_LAB={}\n", quoted(directory.root())));
     let program = std::env::current_exe().ok();
     if let Some(folder) = program.as_deref().and_then(Path::parent) {
         text.push_str(&format!("export PATH={}:\"$PATH\"\n", quoted(folder)));

@@ -289,7 +289,8 @@ impl Lab {
              \x20 eval \"$({program} lab env{place})\"\n\
              \x20 choria login           # users choria, admin and streams; the password is `{}`\n\
              \x20 choria ping\n\
-             \x20 choria req rpcutil ping\n\n\
+             \x20 choria req rpcutil ping\n\
+             \x20 choria req choria_provision reprovision token=@$CHORIA_LAB/hub/provisioning-token\n\n\
              To end it: {end}\n",
             usize::from(self.record.servers) + usize::try_from(self.record.swarm).unwrap_or(0),
             credentials::PASSWORD,
