@@ -8,14 +8,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use choria_host::settings::Settings;
 use choria_host::tls::{self, TlsError};
-use nats_engine::{CloseReason, Engine, EngineConfig, EngineError};
+use nats_engine::{CloseReason, Engine, EngineConfig, EngineError, Pages};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accounts::accounts;
 use crate::admission::ACCOUNT_SYSTEM;
 use crate::config::{BrokerConfig, ConfigError, TlsFiles};
 use crate::doorkeeper::Doorkeeper;
-use crate::stats;
+use crate::stats::{self, Metrics};
 
 /// Why a broker could not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum BrokerError {
     /// A port, or the accounts.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Metrics.
+    #[error("cannot make the broker's metrics: {0}")]
+    Metrics(String),
     /// Signals.
     #[error("cannot listen for signals: {0}")]
     Signal(std::io::Error),
@@ -42,6 +45,7 @@ pub enum BrokerError {
 pub struct Broker {
     engine: Engine,
     client: SocketAddr,
+    stats: Option<SocketAddr>,
     doorkeeper: Arc<Doorkeeper>,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     config: ArcSwap<BrokerConfig>,
@@ -67,12 +71,29 @@ impl Broker {
         let listener = engine.listen(config.client_address, tls.clone()).await?;
         let client = listener.local_addr();
         tracing::info!(component = "network_broker", "Listening for client connections on {client}");
-        Ok(Broker { engine, client, doorkeeper, tls, config: ArcSwap::from_pointee(config) })
+        let stats = match config.stats_address {
+            None => None,
+            Some(address) => {
+                let monitor = engine.monitor_with(address, pages(&config, &engine)?).await?;
+                tracing::info!(
+                    component = "network_broker",
+                    "Listening for monitoring requests on {}",
+                    monitor.local_addr()
+                );
+                Some(monitor.local_addr())
+            }
+        };
+        Ok(Broker { engine, client, stats, doorkeeper, tls, config: ArcSwap::from_pointee(config) })
     }
 
     /// Where clients connect, with the real port.
     pub fn client_addr(&self) -> SocketAddr {
         self.client
+    }
+
+    /// Where monitoring answers, when it is on.
+    pub fn stats_addr(&self) -> Option<SocketAddr> {
+        self.stats
     }
 
     /// The engine, for connections within this process.
@@ -127,6 +148,22 @@ impl Broker {
     pub async fn shutdown(&self) {
         self.engine.shutdown().await;
     }
+}
+
+/// The broker's own pages beside the engine's monitoring.
+fn pages(config: &BrokerConfig, engine: &Engine) -> Result<Pages, BrokerError> {
+    let metrics = Metrics::new(&config.identity).map_err(|error| BrokerError::Metrics(error.to_string()))?;
+    let file = config.file.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let (engine, max_connections) = (engine.clone(), config.max_connections);
+    Ok(Arc::new(move |path| match path {
+        "/choria" | "/choria/" => {
+            Some(("application/json", metrics.summary(&file, max_connections).to_string()))
+        }
+        "/choria/metrics" | "/choria/prometheus" => {
+            metrics.render(&engine.stats()).ok().map(|text| ("text/plain; version=0.0.4", text))
+        }
+        _ => None,
+    }))
 }
 
 /// Runs a broker until `shutdown` completes. HUP reads the settings file again; an error keeps the old settings.

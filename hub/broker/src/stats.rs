@@ -9,19 +9,22 @@ use serde_json::{Value, json};
 /// Version of this build.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// Reads one number from the engine's counters.
+type Source = fn(&Stats) -> u64;
+
 /// The broker's metrics, filled from the engine's counters when somebody asks.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     identity: String,
-    gauges: Vec<(IntGaugeVec, fn(&Stats) -> u64)>,
+    gauges: Vec<(IntGaugeVec, Source)>,
 }
 
 impl Metrics {
     /// Metrics labelled with this identity.
     pub fn new(identity: &str) -> Result<Metrics, prometheus::Error> {
         let registry = Registry::new();
-        let sources: [(&str, &str, fn(&Stats) -> u64); 8] = [
+        let sources: [(&str, &str, Source); 8] = [
             ("connections", "Connections at this moment", |s| s.connections as u64),
             ("total_connections", "Connections since the start", |s| s.total_connections),
             ("in_msgs", "Messages received", |s| s.in_msgs),

@@ -1,5 +1,14 @@
 //! A broker and a real NATS client over real TLS, with Choria credentials.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
+#![allow(clippy::print_stdout)] // a skipped test says so
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -189,6 +198,43 @@ async fn operators_and_nodes_reach_each_other_and_no_more() {
     for subject in ["choria.node.n1.example.net", "choria.broadcast.agent.rpcutil", "$JS.API.INFO"] {
         assert!(!bob.may_publish(subject).await, "T-092 {subject}");
     }
+    network.broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn monitoring_answers_with_the_engines_pages_and_its_own() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let network = Network::start().await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let more = format!("plugin.choria.stats_port = {free}");
+    let settings = settings(network.dir.path(), &network.org.public().to_hex(), &more);
+    let broker = Broker::start(BrokerConfig::from_settings(&settings).unwrap()).await.unwrap();
+    let get = |path: &'static str| async move {
+        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", free)).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        tokio::time::timeout(SOON, socket.read_to_string(&mut text)).await.unwrap().unwrap();
+        text
+    };
+    assert!(get("/varz").await.contains("\"server_name\":\"localhost\""));
+    assert!(get("/choria/").await.contains("\"identity\":\"localhost\""));
+    assert!(get("/choria/prometheus").await.contains("choria_network_connections{identity=\"localhost\"} 0"));
+    assert!(get("/nothing").await.starts_with("HTTP/1.1 404"));
+    broker.shutdown().await;
+    network.broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_system_account_answers_who_may_ask() {
+    let network = Network::start().await;
+    let admin = Credentials {
+        user: Some("system".into()),
+        password: Some("sYst3m".into()),
+        ..network.client("up=admin", |c| c.permissions.system_user = true)
+    };
+    let admin = network.connect(admin).await.unwrap();
+    let answer = admin.client.request("$SYS.REQ.SERVER.PING", "{}".into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer.payload).contains("\"statsz\""));
     network.broker.shutdown().await;
 }
 

@@ -41,3 +41,4 @@ pub use engine::{Engine, ListenerHandle, Stats};
 pub use error::EngineError;
 pub use headers::Headers;
 pub use in_process::{InMessage, InProcess, Publisher, Subscription};
+pub use monitor_http::{Page, Pages};

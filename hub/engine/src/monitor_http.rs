@@ -26,6 +26,11 @@ const CONNECTIONS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_CALLBACK: usize = 64;
 
+/// A page of the embedding program: its content type and body.
+pub type Page = (&'static str, String);
+/// The embedding program's own pages beside monitoring, by path.
+pub type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
+
 impl Engine {
     /// Serves monitoring (`/varz /connz /subsz /accountz /accstatz /healthz` and the empty lists of what an
     /// embedded server does not have) over HTTP. The caller chooses the address; loopback is the safe one.
@@ -33,18 +38,30 @@ impl Engine {
     /// # Errors
     /// The address cannot be bound.
     pub async fn monitor(&self, address: SocketAddr) -> Result<ListenerHandle, EngineError> {
+        self.monitor_with(address, Arc::new(|_| None)).await
+    }
+
+    /// As [`Engine::monitor`], and asks `pages` first.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub async fn monitor_with(
+        &self,
+        address: SocketAddr,
+        pages: Pages,
+    ) -> Result<ListenerHandle, EngineError> {
         let listen = |source| EngineError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let bound = listener.local_addr().map_err(listen)?;
         if !bound.ip().is_loopback() {
             tracing::warn!(reason = "exposed", address = %bound, "monitoring is open to other machines");
         }
-        tokio::spawn(accept(Arc::clone(&self.shared), listener));
+        tokio::spawn(accept(Arc::clone(&self.shared), listener, pages));
         Ok(ListenerHandle::new(bound))
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+async fn accept(shared: Arc<Shared>, listener: TcpListener, pages: Pages) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
@@ -56,10 +73,14 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let shared = Arc::clone(&shared);
+        let (shared, pages) = (Arc::clone(&shared), Arc::clone(&pages));
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = respond(&shared, request.method(), request.uri());
+                let own = (*request.method() == Method::GET).then(|| pages(request.uri().path())).flatten();
+                let response = match own {
+                    Some((kind, body)) => page(kind, body),
+                    None => respond(&shared, request.method(), request.uri()),
+                };
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
@@ -103,6 +124,13 @@ fn respond(shared: &Shared, method: &Method, uri: &hyper::Uri) -> Response<Full<
         _ => (StatusCode::NOT_FOUND, json!({ "error": "no such page" })),
     };
     answer(status, &body, callback.as_deref())
+}
+
+fn page(kind: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 fn answer(status: StatusCode, body: &Value, callback: Option<&str>) -> Response<Full<Bytes>> {

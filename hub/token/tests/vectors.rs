@@ -1,5 +1,14 @@
 //! The golden vectors of `tests/fixtures/tokens`, and upstream's own where they are at hand.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
+#![allow(clippy::print_stdout)] // a skipped test says so
+
 use std::path::{Path, PathBuf};
 
 use choria_token::{Key, PublicKey, Reject, Seed, Verifier, private_network_id, private_network_id_sha256};
