@@ -140,3 +140,24 @@ pub(crate) fn quoted(bytes: &[u8]) -> String {
     text.push('"');
     text
 }
+
+/// Text for a log line: what could end the line or steer a terminal is escaped.
+pub(crate) fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_unicode()) } else { line.push(c) }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoting_escapes_what_is_not_plain_text() {
+        assert_eq!(quoted(b"a.b"), "\"a.b\"");
+        assert_eq!(quoted(b"a\"\\\n\x01\xff"), r#""a\"\\\n\x01\xff""#);
+        assert_eq!(printable("a\r\nb\u{1b}[31m"), r"a\u{d}\u{a}b\u{1b}[31m");
+    }
+}

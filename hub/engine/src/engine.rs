@@ -16,7 +16,7 @@ use crate::account::Account;
 use crate::authenticator::{Authenticator, Permissions};
 use crate::client::{Client, Limits, Profile};
 use crate::clock;
-use crate::close::CloseReason;
+use crate::close::{CloseReason, printable};
 use crate::config::{AccountConfig, EngineConfig};
 use crate::connections::{ClosedConnection, ConnectionInfo};
 use crate::error::EngineError;
@@ -178,7 +178,9 @@ impl Engine {
     }
 
     /// Listens for clients. With `tls`, every client must start TLS after the plaintext INFO line; the
-    /// configuration may be replaced at any time and holds for connections accepted afterwards.
+    /// configuration may be replaced at any time and holds for connections accepted afterwards. A client
+    /// certificate counts as verified because the configuration's verifier let it pass: do not bring one that
+    /// lets everything pass.
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -240,7 +242,7 @@ impl Engine {
             let info = ConnectionInfo::of(&client);
             if which(&info) {
                 tracing::info!(
-                    reason = reason.log_reason(), cid = client.cid, user = %client.user, name = %client.name,
+                    reason = reason.log_reason(), cid = client.cid, user = ?client.user, name = ?client.name,
                     "connection closed by the server"
                 );
                 client.close(reason);
@@ -484,7 +486,7 @@ impl Shared {
             client.close(CloseReason::ServerShutdown);
         }
         tracing::debug!(
-            cid = client.cid, account = %client.account.name, user = %client.user, name = %client.name,
+            cid = client.cid, account = %client.account.name, user = ?client.user, name = ?client.name,
             "connected"
         );
         self.connect_event(client);
@@ -497,7 +499,7 @@ impl Shared {
                 self.counters.slow_consumers.fetch_add(1, Ordering::Relaxed);
                 client.account.slow_consumers.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(
-                    reason = "slow_consumer", cid = client.cid, user = %client.user, name = %client.name,
+                    reason = "slow_consumer", cid = client.cid, user = ?client.user, name = ?client.name,
                     how = reason.text(), "connection closed"
                 );
             }
@@ -573,7 +575,7 @@ impl Shared {
     ) {
         let Some(remote) = remote else { return };
         if let Some(suppressed) = self.failures.may_log(reason, remote.ip(), Instant::now()) {
-            tracing::warn!(reason, %remote, name = ?name, detail, suppressed, "connection refused");
+            tracing::warn!(reason, %remote, name = ?name, detail = %printable(detail), suppressed, "connection refused");
         }
     }
 
@@ -582,8 +584,8 @@ impl Shared {
         let Some(remote) = client.remote else { return };
         if let Some(suppressed) = self.failures.may_log("permission_missing", remote.ip(), Instant::now()) {
             tracing::warn!(
-                reason = "permission_missing", cid = client.cid, user = %client.user, name = ?client.name,
-                detail = text, suppressed, "operation refused"
+                reason = "permission_missing", cid = client.cid, user = ?client.user, name = ?client.name,
+                detail = %printable(text), suppressed, "operation refused"
             );
         }
     }

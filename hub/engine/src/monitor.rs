@@ -275,6 +275,14 @@ impl Shared {
         })
     }
 
+    /// The engine itself stores nothing; who adds streams answers for them.
+    pub(crate) fn jsz(&self) -> Value {
+        json!({
+            "server_id": self.server_id, "now": rfc3339(now_nanos()), "disabled": true,
+            "memory": 0, "storage": 0, "accounts": 0, "streams": 0, "consumers": 0, "messages": 0, "bytes": 0,
+        })
+    }
+
     pub(crate) fn healthz(&self) -> (bool, Value) {
         let listening = !self.listening.read().unwrap_or_else(PoisonError::into_inner).is_empty();
         if listening && !self.is_shut_down() {

@@ -32,7 +32,7 @@ pub type Page = (&'static str, String);
 pub type Pages = Arc<dyn Fn(&str) -> Option<Page> + Send + Sync>;
 
 impl Engine {
-    /// Serves monitoring (`/varz /connz /subsz /accountz /accstatz /healthz` and the empty lists of what an
+    /// Serves monitoring (`/varz /connz /subsz /accountz /accstatz /jsz /healthz` and the empty lists of what an
     /// embedded server does not have) over HTTP. The caller chooses the address; loopback is the safe one.
     ///
     /// # Errors
@@ -114,6 +114,7 @@ fn respond(shared: &Shared, method: &Method, uri: &hyper::Uri) -> Response<Full<
         "/subsz" | "/subscriptionsz" => (StatusCode::OK, shared.subsz()),
         "/accountz" => (StatusCode::OK, shared.accountz(&query.acc)),
         "/accstatz" => (StatusCode::OK, shared.accstatz(&query.acc)),
+        "/jsz" => (StatusCode::OK, shared.jsz()),
         "/routez" => (StatusCode::OK, json!({ "num_routes": 0, "routes": [] })),
         "/gatewayz" => (StatusCode::OK, json!({ "outbound_gateways": {}, "inbound_gateways": {} })),
         "/leafz" => (StatusCode::OK, json!({ "leafnodes": 0, "leafs": [] })),

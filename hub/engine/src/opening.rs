@@ -247,7 +247,7 @@ async fn introduce(
             shared.log_denial(Some(remote), "connect_malformed", &error.to_string(), "");
             Refusal::Close(CloseReason::ParseError)
         })?;
-        tracing::trace!(cid, nonce_len = nonce.len(), name = %options.name, "CONNECT");
+        tracing::trace!(cid, nonce_len = nonce.len(), name = ?options.name, "CONNECT");
         let rest = input.to_vec();
         parser.set_limits(after);
         return Ok(Introduced { options, connected: true, parser, rest });

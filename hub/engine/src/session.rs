@@ -478,7 +478,7 @@ impl Core {
 
     fn parse_failure(&self, error: ParseError) -> CloseReason {
         tracing::info!(
-            reason = "protocol", cid = self.client.cid, user = %self.client.user, detail = %error,
+            reason = "protocol", cid = self.client.cid, user = ?self.client.user, detail = %error,
             "connection closed",
         );
         parse_failure(error)
@@ -492,7 +492,7 @@ impl Core {
                 self.client.remote,
                 "nonce_reused",
                 "a second CONNECT with credentials on one connection",
-                &options.name,
+                &self.client.name,
             );
             return Err(CloseReason::AuthenticationFailure);
         }

@@ -1,6 +1,7 @@
 //! Answers requests in the system account (`docs/spec/09 §A13`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -13,6 +14,9 @@ use crate::monitor::Query;
 /// Requests that are answered together; a subject beyond them gets no answer.
 const SUBJECTS: [&str; 2] = ["$SYS.REQ.SERVER.>", "$SYS.REQ.ACCOUNT.>"];
 
+/// Time between two statistics events.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Starts the service when there is a system account. It ends when the engine is shut down.
 pub(crate) fn start(engine: &Engine) -> Result<(), EngineError> {
     let Some(account) = engine.shared.config.system_account.clone() else { return Ok(()) };
@@ -21,7 +25,21 @@ pub(crate) fn start(engine: &Engine) -> Result<(), EngineError> {
         let requests = inside.subscribe(subject)?;
         tokio::spawn(serve(Arc::clone(&engine.shared), requests));
     }
+    tokio::spawn(report(Arc::clone(&engine.shared)));
     Ok(())
+}
+
+/// Publishes the server's statistics at intervals, for those who watch.
+async fn report(shared: Arc<Shared>) {
+    let subject = format!("$SYS.SERVER.{}.STATSZ", shared.server_id);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(STATISTICS_INTERVAL) => {}
+            () = shared.stopped() => return,
+        }
+        shared
+            .publish_event(&subject, || json!({ "server": shared.server_info(), "statsz": shared.statsz() }));
+    }
 }
 
 async fn serve(shared: Arc<Shared>, mut requests: Subscription) {
@@ -84,6 +102,7 @@ fn server_request(shared: &Shared, rest: &str, query: &Query) -> Option<Value> {
         "CONNZ" => shared.connz(query),
         "SUBSZ" => shared.subsz(),
         "ACCOUNTZ" => shared.accountz(if query.account.is_empty() { &query.acc } else { &query.account }),
+        "JSZ" => shared.jsz(),
         "HEALTHZ" => shared.healthz().1,
         "ROUTEZ" => json!({ "num_routes": 0, "routes": [] }),
         "GATEWAYZ" => json!({ "outbound_gateways": {}, "inbound_gateways": {} }),
@@ -104,7 +123,7 @@ fn kick(shared: &Shared, query: &Query) -> Value {
         });
     };
     tracing::warn!(
-        reason = "kicked", cid = client.cid, user = %client.user, name = ?client.name,
+        reason = "kicked", cid = client.cid, user = ?client.user, name = ?client.name,
         "connection closed by request of the system account"
     );
     client.close(CloseReason::Kicked);

@@ -444,3 +444,15 @@ async fn an_error_reaches_a_peer_that_is_still_sending() {
     assert_eq!(raw.rest().await, "-ERR 'Unknown Protocol Operation'\r\n");
     engine.shutdown().await;
 }
+
+#[tokio::test]
+async fn an_open_engine_needs_no_connect() {
+    let open = std::sync::Arc::new(nats_engine::Open::new("main"));
+    let engine = nats_engine::Engine::new(config(), vec![AccountConfig::named("main")], open).unwrap();
+    let address = engine.listen("127.0.0.1:0".parse().unwrap(), None).await.unwrap().local_addr();
+    let mut raw = Raw::open(address).await;
+    assert!(raw.info["auth_required"].is_null() && raw.info["nonce"].is_null());
+    raw.send("SUB a 1\r\nPUB a 1\r\nx\r\n").await;
+    assert_eq!(raw.sync().await, ["+OK", "MSG a 1 1", "x", "+OK"]);
+    engine.shutdown().await;
+}
