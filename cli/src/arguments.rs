@@ -43,6 +43,9 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the broker
+    #[command(visible_alias = "b")]
+    Broker(commands::broker::Options),
     /// Run the agent of a node
     Server(commands::server::Options),
     /// Enrol nodes that wait

@@ -41,6 +41,7 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
         Command::Jwt(options) => commands::jwt::run(options),
+        Command::Broker(options) => commands::broker::run(global, options),
         Command::Server(options) => commands::server::run(global, options),
         Command::Provisioner(options) => commands::provisioner::run(global, options),
         Command::Login(options) => block_on(commands::login::run(global, options)),
