@@ -21,6 +21,7 @@ pub mod run;
 pub mod seed;
 pub mod startup;
 pub mod status;
+pub mod swarm;
 
 pub use run::{ExitReason, RunOptions, run};
 

@@ -117,8 +117,8 @@ pub struct Life {
     pub provisioning_jwt: Option<PathBuf>,
     /// Identity where the configuration has none.
     pub identity: String,
-    /// Used instead of a TLS configuration of the node's own, to share one between many.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Shares TLS configurations between many nodes of one thread; a single node reads its files anew each time.
+    pub tls: Option<TlsCache>,
     pub shared: Shared,
     pub replay_slots: usize,
     pub on_stage: Option<OnStage>,
@@ -194,15 +194,16 @@ fn connection_config(
     life: &Life,
     process_start: i64,
 ) -> Result<ConnectionConfig, String> {
-    let tls = match &life.tls {
-        Some(tls) => Arc::clone(tls),
-        None => {
-            let client_cert =
-                config.client_certificate.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
-            tls::client_config(&config.trust, client_cert).map_err(|error| error.to_string())?
-        }
+    let make = || {
+        let client_cert =
+            config.client_certificate.as_ref().map(|(cert, key)| (cert.as_path(), key.as_path()));
+        tls::client_config(&config.trust, client_cert).map_err(|error| error.to_string())
     };
-    if !config.trust.verifies() && life.tls.is_none() {
+    let tls = match &life.tls {
+        Some(cache) => cache.get(&format!("{:?} {:?}", config.trust, config.client_certificate), make)?,
+        None => make()?,
+    };
+    if !config.trust.verifies() {
         tracing::warn!(
             identity = config.identity,
             reason = "tls_unverified",

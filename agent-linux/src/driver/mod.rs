@@ -10,9 +10,11 @@ mod gate;
 mod host;
 mod queue;
 mod srv;
+mod tls_cache;
 
 pub use buffers::Shared;
 pub use connection::{Command, Connection, ConnectionConfig, Ended};
 pub use gate::{NodeGate, Trusted};
 pub use host::{After, AgentEntry, Answer, Called, Held, Host, Notice};
 pub use queue::{Bounds, Queue};
+pub use tls_cache::TlsCache;
