@@ -5,7 +5,6 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use agent_core::dispatch::Gate;
@@ -17,7 +16,7 @@ use tokio::task::LocalSet;
 use crate::config::{Mode, ServerConfig};
 use crate::driver::{
     AgentEntry, Answer, Called, Command, Connection, ConnectionConfig, Ended, Held, Host, NodeGate, Notice,
-    Shared, Trusted,
+    Shared, TlsCache, Trusted,
 };
 use crate::metrics::MetricsServer;
 use crate::node::Node;
