@@ -1,4 +1,11 @@
 //! The provisioning agent as a provisioner meets it, with effects kept in memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use agent_core::provision::{ACTIONS, After, Effect, Moment, Next, Outcome, Provision, Settings, State};
 use agent_core::rpc::{Call, ReplyWriter, StatusCode};

@@ -1,8 +1,17 @@
 //! A node against a broker in memory and in simulated time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 
-use agent_core::dispatch::{Accepted, Body, ClockRule, Gate, Inbox, ReplyCheck, Rules, Signer, Unverified};
+use agent_core::dispatch::{
+    Accepted, Body, ClockRule, Gate, Inbox, ReplyCheck, Rules, Signer, Unverified, Via,
+};
 use agent_core::ed25519::SigningKey;
 use agent_core::json::SliceSink;
 use agent_core::machine::{Buffers, Config, Core, Event, Input, Now, Output};
@@ -196,28 +205,28 @@ impl<'c> Node<'c> {
                     let done = out.finish(status);
                     let body = Body::Rpc { code: done.code, text: done.text, data: done.data };
                     let signer = Some(Signer { key: &self.key, token: "the.server.token" });
-                    let bytes = self.core.respond(
-                        now,
-                        &to,
-                        body,
-                        signer,
-                        "nats://b:4222",
-                        &mut self.tx,
-                        &mut self.scratch,
-                    );
+                    let via = Via { signer, broker: "nats://b:4222" };
+                    let bytes = self.core.respond(now, &to, body, via, &mut self.tx, &mut self.scratch);
                     self.sent.extend_from_slice(bytes.unwrap());
                 }
                 Output::Pong { to } => {
                     self.seen.push("pong".into());
-                    let bytes =
-                        self.core.respond(now, &to, Body::Pong, None, "", &mut self.tx, &mut self.scratch);
+                    let bytes = self.core.respond(
+                        now,
+                        &to,
+                        Body::Pong,
+                        Via::default(),
+                        &mut self.tx,
+                        &mut self.scratch,
+                    );
                     self.sent.extend_from_slice(bytes.unwrap());
                 }
                 Output::Answer { to, status } => {
                     let StatusText::Fixed(text) = status.text() else { panic!("written text") };
                     self.seen.push(format!("answer {}", status.code().number()));
                     let body = Body::Rpc { code: status.code(), text, data: b"{}" };
-                    let bytes = self.core.respond(now, &to, body, None, "", &mut self.tx, &mut self.scratch);
+                    let bytes =
+                        self.core.respond(now, &to, body, Via::default(), &mut self.tx, &mut self.scratch);
                     self.sent.extend_from_slice(bytes.unwrap());
                 }
                 Output::Event(event) => self.seen.push(match event {

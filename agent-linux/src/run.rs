@@ -159,7 +159,7 @@ async fn live_on(life: Life, mut stop: watch::Receiver<bool>, anew: Anew) -> Exi
             Ok(connection) => connection,
             Err(reason) => return ExitReason::Failed(reason),
         };
-        let delay = match serve(config, connection, &life, &mut stop).await {
+        let delay = match Box::pin(serve(config, connection, &life, &mut stop)).await {
             Ok(Ended::Restart { delay }) => delay,
             Ok(Ended::Shutdown) => return ExitReason::Shutdown,
             Ok(Ended::Stopped) if *stop.borrow() => return ExitReason::Stopped,
@@ -281,8 +281,7 @@ async fn serve(
         beside.spawn_local(server.serve(Rc::clone(&node)));
     }
     let connection = Connection::new(connection, life.shared.clone());
-    let running = Box::pin(connection.run(host, inbox));
-    tokio::pin!(running);
+    let mut running = Box::pin(connection.run(host, inbox));
     let mut tick = status_interval.filter(|interval| !interval.is_zero()).map(tokio::time::interval);
     let mut told = false;
     loop {

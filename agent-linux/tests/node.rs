@@ -1,4 +1,11 @@
 //! A whole node against a small broker over TLS: born by provisioning, back as itself, asked by a client.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

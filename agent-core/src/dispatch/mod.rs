@@ -13,4 +13,4 @@ pub use counters::Counters;
 pub use gate::{Accepted, Gate, Inbox, Unverified};
 pub use judge::{ClockRule, DISCOVERY, Judge, Refusal, Return, Rules, Verdict};
 pub use reply_subject::ReplyCheck;
-pub use respond::{Body, Context, RespondError, Signer, respond};
+pub use respond::{Body, Context, RespondError, Signer, Via, respond};

@@ -28,15 +28,21 @@ pub struct Signer<'a> {
     pub token: &'a str,
 }
 
+/// How the shell is connected when it replies.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Via<'a> {
+    pub signer: Option<Signer<'a>>,
+    /// URL of the connected broker, for the one hop of a reply's trace. Empty for none.
+    pub broker: &'a str,
+}
+
 /// What all replies of a node have in common.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     pub identity: &'a str,
     /// Unix nanoseconds; a device without a clock sends 1.
     pub time: i64,
-    pub signer: Option<Signer<'a>>,
-    /// URL of the connected broker, for the one hop of a reply's trace. Empty for none.
-    pub broker: &'a str,
+    pub via: Via<'a>,
     /// Largest payload the broker takes.
     pub max_payload: usize,
 }
@@ -82,21 +88,21 @@ fn render(
     let mut sink = SliceSink::new(rest);
     reply::emit(&mut sink, &fields).map_err(PublishError::Render)?;
     let document = sink.finish().map_err(PublishError::Render)?;
-    let signature = match &context.signer {
+    let signature = match &context.via.signer {
         Some(signer) => {
             Some(signer.key.sign_document(document).ok_or(PublishError::Render(json::Error::Type))?)
         }
         None => None,
     };
-    let signed = match (&signature, &context.signer) {
+    let signed = match (&signature, &context.via.signer) {
         (Some(signature), Some(signer)) => Some(Signed { signature, token: signer.token }),
         _ => None,
     };
-    let hop = [[context.broker, context.identity, context.broker]];
+    let hop = [[context.via.broker, context.identity, context.via.broker]];
     let headers = transport::Headers {
         reply: None,
         sender: Some(context.identity),
-        trace: if context.broker.is_empty() { &[] } else { &hop },
+        trace: if context.via.broker.is_empty() { &[] } else { &hop },
         federation: to.federation,
     };
     out.publish_with(to.subject, |room| {

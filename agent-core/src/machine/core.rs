@@ -1,7 +1,7 @@
 //! The machine itself: connection, dispatch and life-cycle events put together.
 
 use super::{Buffers, Event, Input, Now, Output, Step};
-use crate::dispatch::{Body, Context, Counters, Gate, Judge, RespondError, Return, Rules, Signer, respond};
+use crate::dispatch::{Body, Context, Counters, Gate, Judge, RespondError, Return, Rules, Via, respond};
 use crate::entropy::Entropy;
 use crate::lifecycle::{self, ALIVE_INTERVAL_MS, ALIVE_SPLAY_MINUTES, Kind, Source};
 use crate::nats::Outgoing;
@@ -168,16 +168,14 @@ impl<'c> Core<'c> {
         now: Now,
         to: &Return<'_>,
         body: Body<'_>,
-        signer: Option<Signer<'_>>,
-        broker: &str,
+        via: Via<'_>,
         tx: &'t mut [u8],
         scratch: &mut [u8],
     ) -> Result<&'t [u8], RespondError> {
         let context = Context {
             identity: self.config.identity,
             time: now.wall_nanos.unwrap_or(1),
-            signer,
-            broker,
+            via,
             max_payload: self.session.max_payload(),
         };
         let mut out = Outgoing::new(tx);

@@ -164,7 +164,7 @@ impl Connection {
 
         link.tick(&mut queue).await;
         loop {
-            while let Some((caller, job)) = queue.next() {
+            while let Some((caller, job)) = queue.take() {
                 start(Rc::clone(&host), caller, job, done_tx.clone());
             }
             if link.is_ready() {

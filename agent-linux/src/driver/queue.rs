@@ -41,7 +41,7 @@ impl<J> Queue<J> {
         }
     }
 
-    /// Takes a job; [`Queue::next`] tells what may start.
+    /// Takes a job; [`Queue::take`] tells what may start.
     ///
     /// # Errors
     /// The job, when the caller's share or the whole queue is full.
@@ -56,7 +56,7 @@ impl<J> Queue<J> {
     }
 
     /// The oldest job whose caller has a free place. It counts as running until [`Queue::done`].
-    pub fn next(&mut self) -> Option<(String, J)> {
+    pub fn take(&mut self) -> Option<(String, J)> {
         if self.running_total >= self.bounds.running {
             return None;
         }
@@ -112,17 +112,17 @@ mod tests {
             queue.push("up=greedy", n).unwrap();
         }
         assert_eq!(queue.push("up=greedy", 9), Err(Busy(9)), "half of the queue");
-        assert_eq!(queue.next(), Some(("up=greedy".into(), 0)));
-        assert_eq!(queue.next(), Some(("up=greedy".into(), 1)));
-        assert_eq!(queue.next(), None, "half of what runs");
+        assert_eq!(queue.take(), Some(("up=greedy".into(), 0)));
+        assert_eq!(queue.take(), Some(("up=greedy".into(), 1)));
+        assert_eq!(queue.take(), None, "half of what runs");
         queue.push("up=modest", 100).unwrap();
-        assert_eq!(queue.next(), Some(("up=modest".into(), 100)), "overtakes");
+        assert_eq!(queue.take(), Some(("up=modest".into(), 100)), "overtakes");
         queue.done("up=greedy");
-        assert_eq!(queue.next(), Some(("up=greedy".into(), 2)));
+        assert_eq!(queue.take(), Some(("up=greedy".into(), 2)));
         for caller in ["up=greedy", "up=greedy", "up=modest", "up=stranger"] {
             queue.done(caller);
         }
-        assert_eq!(queue.next(), Some(("up=greedy".into(), 3)));
+        assert_eq!(queue.take(), Some(("up=greedy".into(), 3)));
         queue.done("up=greedy");
         assert!(queue.is_idle());
     }
@@ -132,6 +132,6 @@ mod tests {
         let mut queue = Queue::new(Bounds { running: 64, waiting: 256 });
         let taken = (0..1000).filter(|n| queue.push(&format!("up={n}"), *n).is_ok()).count();
         assert_eq!(taken, 256);
-        assert_eq!(std::iter::from_fn(|| queue.next()).count(), 64);
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 64);
     }
 }

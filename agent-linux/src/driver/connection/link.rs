@@ -1,6 +1,6 @@
 //! The machine with its transport: steps until nothing is left to do.
 
-use agent_core::dispatch::{Gate, Signer};
+use agent_core::dispatch::{Gate, Signer, Via};
 use agent_core::ed25519::SigningKey;
 use agent_core::lifecycle::Kind;
 use agent_core::machine::{Buffers, Event, Input, Output};
@@ -171,9 +171,9 @@ impl<'c> Link<'c> {
         }
         let now = self.now();
         let Link { core, key, held, broker_url, outbox, .. } = self;
-        let signer = signer(key.as_ref(), held.as_ref());
+        let via = Via { signer: signer(key.as_ref(), held.as_ref()), broker: broker_url.as_str() };
         let done = self.shared.with(|space| {
-            core.respond(now, &to.address(), body, signer, broker_url, &mut space.tx, &mut space.scratch)
+            core.respond(now, &to.address(), body, via, &mut space.tx, &mut space.scratch)
                 .map(|bytes| outbox.extend_from_slice(bytes))
         });
         if done.is_err() {
@@ -271,7 +271,7 @@ impl<'c> Link<'c> {
             (Order::Prove, Some(credentials)) => Input::Credentials(credentials),
             (Order::Prove, None) => Input::NoCredentials,
         };
-        let signer = signer(key.as_ref(), held.as_ref());
+        let via = Via { signer: signer(key.as_ref(), held.as_ref()), broker: broker_url.as_str() };
         shared.with(|space| {
             let step = core.step(now, input, &rows, gate.as_mut(), Buffers { rx, tx: &mut space.tx });
             *rest = rest.get(step.consumed..).unwrap_or_default();
@@ -311,37 +311,20 @@ impl<'c> Link<'c> {
                         host.notice(Notice::Refused { reason: "busy" });
                         let body =
                             Body::Rpc { code: StatusCode::Aborted, text: "server is busy", data: b"{}" };
-                        let done = core.respond(
-                            now,
-                            &to,
-                            body,
-                            signer,
-                            broker_url,
-                            &mut space.tx,
-                            &mut space.scratch,
-                        );
+                        let done = core.respond(now, &to, body, via, &mut space.tx, &mut space.scratch);
                         outbox.extend_from_slice(done.unwrap_or_default());
                     }
                     Todo::Go
                 }
                 Output::Pong { to } => {
-                    let done = core.respond(
-                        now,
-                        &to,
-                        Body::Pong,
-                        signer,
-                        broker_url,
-                        &mut space.tx,
-                        &mut space.scratch,
-                    );
+                    let done = core.respond(now, &to, Body::Pong, via, &mut space.tx, &mut space.scratch);
                     outbox.extend_from_slice(done.unwrap_or_default());
                     Todo::Go
                 }
                 Output::Answer { to, status } => {
                     let text = if let StatusText::Fixed(text) = status.text() { text } else { "" };
                     let body = Body::Rpc { code: status.code(), text, data: b"{}" };
-                    let done =
-                        core.respond(now, &to, body, signer, broker_url, &mut space.tx, &mut space.scratch);
+                    let done = core.respond(now, &to, body, via, &mut space.tx, &mut space.scratch);
                     outbox.extend_from_slice(done.unwrap_or_default());
                     Todo::Go
                 }
