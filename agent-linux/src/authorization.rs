@@ -3,14 +3,20 @@
 //! Every doubt denies: an unknown provider, a missing policy, a policy that fails. The caller hears one fixed
 //! sentence; the reason goes to the log with `reason=denied`.
 
+mod action_policy;
 mod token_policy;
+
+use std::path::Path;
+use std::rc::Rc;
 
 use choria_host::Settings;
 use choria_host::rego::RequestFilter;
 use choria_host::settings::Problem;
 
+pub use action_policy::PolicyFiles;
+
 /// The choices of `rpcauthprovider`.
-const CHOICES: &str = "aaasvc, aaasvc_policy";
+const CHOICES: &str = "aaasvc, aaasvc_policy, action_policy";
 
 /// Who decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +25,16 @@ pub enum Provider {
     Off,
     /// The policy carried in the caller's token.
     Token,
+    /// Policy files beside the configuration.
+    Files(PolicyFiles),
     /// A provider this agent does not have: everything is denied. Holds its name.
     Unsupported(String),
 }
 
 impl Provider {
     /// Reads `rpcauthorization` (default on) and `rpcauthprovider` (default `action_policy`, as upstream).
-    pub fn from_settings(settings: &Settings) -> Self {
+    /// `directory` is that of the configuration file.
+    pub fn from_settings(settings: &Settings, directory: &Path) -> Self {
         if !settings.bool("rpcauthorization", true) {
             return Provider::Off;
         }
@@ -33,7 +42,10 @@ impl Provider {
         if matches!(name.as_str(), "aaasvc" | "aaasvc_policy") {
             return Provider::Token;
         }
-        let problem = if matches!(name.as_str(), "action_policy" | "rego_policy") {
+        if name == "action_policy" {
+            return Provider::Files(PolicyFiles::from_settings(settings, directory));
+        }
+        let problem = if name == "rego_policy" {
             Problem::Other(format!(
                 "is '{name}', which this agent does not have, so every request is denied: use one of {CHOICES}"
             ))
@@ -61,6 +73,15 @@ pub struct Question<'a> {
     /// The caller's token, verified.
     pub caller_token: &'a str,
     pub filter: RequestFilter,
+    /// Facts and classes of this node, for policies that look at them.
+    pub node: &'a dyn About,
+}
+
+/// What a policy may ask about the node.
+pub trait About: std::fmt::Debug {
+    /// One JSON object.
+    fn facts(&self) -> Rc<[u8]>;
+    fn classes(&self) -> Rc<[String]>;
 }
 
 /// The answer.
@@ -78,6 +99,7 @@ impl Provider {
             _ if question.agent == "discovery" => Verdict::Allow,
             Provider::Off => Verdict::Allow,
             Provider::Token => token_policy::decide(question),
+            Provider::Files(files) => files.decide(question),
             Provider::Unsupported(name) => {
                 Verdict::Deny(format!("the authorization provider '{name}' is not available in this agent"))
             }
@@ -88,18 +110,36 @@ impl Provider {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+
+    /// A node with the facts and classes given.
+    #[derive(Debug, Default)]
+    pub(super) struct Known {
+        pub(super) facts: &'static str,
+        pub(super) classes: Vec<String>,
+    }
+
+    impl About for Known {
+        fn facts(&self) -> Rc<[u8]> {
+            Rc::from(self.facts.as_bytes())
+        }
+
+        fn classes(&self) -> Rc<[String]> {
+            Rc::from(self.classes.clone())
+        }
+    }
 
     #[test]
     fn only_what_is_known_can_allow() {
-        let provider =
-            |text: &str| Provider::from_settings(&Settings::parse(text, Path::new("server.conf")).unwrap());
+        let provider = |text: &str| {
+            let settings = Settings::parse(text, Path::new("server.conf")).unwrap();
+            Provider::from_settings(&settings, Path::new("/etc/choria"))
+        };
         assert_eq!(provider("rpcauthorization = 0"), Provider::Off);
         assert_eq!(provider("rpcauthprovider = Aaasvc"), Provider::Token);
-        assert_eq!(provider(""), Provider::Unsupported("action_policy".into()));
+        assert!(matches!(provider(""), Provider::Files(_)));
         assert_eq!(provider("rpcauthprovider = none"), Provider::Unsupported("none".into()));
         let settings = Settings::parse("rpcauthprovider = none", Path::new("server.conf")).unwrap();
-        Provider::from_settings(&settings);
+        Provider::from_settings(&settings, Path::new("/etc/choria"));
         assert!(
             settings.warnings()[0]
                 .to_string()

@@ -163,4 +163,15 @@ mod tests {
         assert_eq!(of_provisioning("p:2", "").unwrap(), Targets::Brokers(vec![broker("p", 2)]));
         assert!(of_provisioning("p", "").is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,200}") {
+            if let Ok(brokers) = parse_list(&text) {
+                for broker in brokers {
+                    proptest::prop_assert_eq!(parse(&broker.to_string()), Ok(broker));
+                }
+            }
+        }
+    }
 }

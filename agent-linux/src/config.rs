@@ -185,7 +185,7 @@ impl ServerConfig {
             nats_user: user,
             nats_password: password,
             ttl_cap_seconds: ttl.saturating_mul(2).max(600),
-            authorization: Provider::from_settings(&settings),
+            authorization: Provider::from_settings(&settings, &directory_of(path)),
             audit: AuditConfig::from_settings(&settings),
             facts_files: settings.path_list("plugin.yaml"),
             classes_file: classes_file(&settings),
@@ -276,8 +276,7 @@ impl ServerConfig {
 
     /// Absolute directory of the configuration file: where `server.seed`, `server.jwt` and `policies/` live.
     pub fn directory(&self) -> PathBuf {
-        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
-        path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
+        directory_of(&self.path)
     }
 
     /// Component name in lifecycle events.
@@ -287,6 +286,11 @@ impl ServerConfig {
             Mode::Provisioning => "provision_mode_server",
         }
     }
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    path.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
 }
 
 fn check_provider(settings: &Settings) -> Result<(), ConfigError> {

@@ -16,7 +16,7 @@ use choria_host::rego::RequestFilter;
 
 use crate::agents::{self, ChoriaUtil, ProvisionAgent, RpcUtil};
 use crate::audit::Audit;
-use crate::authorization::{Question, Verdict};
+use crate::authorization::{About, Question, Verdict};
 use crate::config::{Mode, ServerConfig};
 use crate::facts::{Classes, Facts};
 use crate::node_token;
@@ -199,6 +199,7 @@ impl Node {
             time_nanos: call.time_nanos,
             caller_token: call.caller_token,
             filter,
+            node: self,
         };
         match self.config.authorization.decide(&question) {
             Verdict::Allow => Ok(()),
@@ -230,6 +231,16 @@ impl Node {
         {
             tracing::warn!(%error, "could not write the status file");
         }
+    }
+}
+
+impl About for Node {
+    fn facts(&self) -> Rc<[u8]> {
+        Node::facts(self)
+    }
+
+    fn classes(&self) -> Rc<[String]> {
+        Node::classes(self)
     }
 }
 

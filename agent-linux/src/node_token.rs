@@ -241,4 +241,12 @@ pub(crate) mod tests {
         private_file::write_private(&path, b"a.b").unwrap();
         assert!(read_provisioning(&path).unwrap_err().to_string().contains("three parts"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_a_token_or_refused(text in "[A-Za-z0-9_.-]{0,200}") {
+            let _refused = claims::<ProvisioningClaims>(&text);
+            let _refused = claims::<ServerClaims>(&format!("a.{}.b", URL_SAFE_NO_PAD.encode(&text)));
+        }
+    }
 }

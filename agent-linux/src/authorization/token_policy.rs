@@ -85,6 +85,7 @@ fn by_rego(text: &str, claims: &Value, question: &Question<'_>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::Known;
     use super::*;
     use crate::node_token::tests::token;
     use choria_host::rego::RequestFilter;
@@ -102,6 +103,7 @@ mod tests {
             time_nanos: 1_714_557_600_000_000_000,
             caller_token: &token,
             filter: RequestFilter { identities: vec!["n1".into()], ..RequestFilter::default() },
+            node: &Known::default(),
         })
     }
 
@@ -141,7 +143,8 @@ mod tests {
                 ttl_seconds: 1,
                 time_nanos: 0,
                 caller_token: "",
-                filter: RequestFilter::default()
+                filter: RequestFilter::default(),
+                node: &Known::default()
             }),
             Verdict::Deny(_)
         ));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use agent_core::dispatch::{Accepted, Gate, Inbox, Unverified};
 use agent_core::ed25519;
-use agent_core::filter::{self, Filter, Matcher, NoExpressions};
+use agent_core::filter::{self, Filter, NoExpressions};
 use agent_core::secure::{self, DelegatedCaller, Policy};
 use agent_core::token::{Issuer, Permissions, Trust, Verifier};
 use agent_core::wire::{request, secure_request, transport};
@@ -12,11 +12,10 @@ use choria_host::clock;
 
 use crate::config::Signers;
 use crate::node::Node;
+use crate::regexes::Regexes;
 
 /// Room for the claims of one token, without its policy.
 const CLAIMS: usize = 64 * 1024;
-/// Largest pattern of a filter, and largest compiled form, bytes.
-const REGEX: usize = 64 * 1024;
 /// Room for one unescaped text of a filter beside its pattern.
 const FILTER: usize = 64 * 1024;
 
@@ -175,44 +174,4 @@ fn provisioner(
     }
     let inbox = Inbox::of(caller.claims().caller_id);
     Ok(Accepted { transport, request, caller_token: secure.caller, signer_token: None, inbox })
-}
-
-/// RE2 syntax in time linear in the text; large patterns are refused.
-#[derive(Debug, Clone, Copy)]
-struct Regexes;
-
-impl Matcher for Regexes {
-    const SUPPORTED: bool = true;
-
-    fn matches(&self, pattern: &str, ignore_case: bool, text: &str) -> Option<bool> {
-        if pattern.len() > REGEX {
-            return None;
-        }
-        let regex = regex::RegexBuilder::new(pattern)
-            .case_insensitive(ignore_case)
-            .size_limit(REGEX)
-            .dfa_size_limit(REGEX)
-            .nest_limit(64)
-            .build()
-            .ok()?;
-        Some(regex.is_match(text))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_are_bounded() {
-        let started = std::time::Instant::now();
-        assert_eq!(Regexes.matches(r"web\d+\.\w+", false, "web12.example"), Some(true));
-        assert_eq!(Regexes.matches("WEB", true, "web1"), Some(true));
-        assert_eq!(Regexes.matches("WEB", false, "web1"), Some(false));
-        assert_eq!(Regexes.matches("(a{1,1000}){1,1000}", false, "aaa"), None);
-        assert_eq!(Regexes.matches(&"(".repeat(5000), false, "a"), None);
-        assert_eq!(Regexes.matches(&"(".repeat(1000), false, "a"), None);
-        assert_eq!(Regexes.matches("(?=x)", false, "x"), None);
-        assert!(started.elapsed() < std::time::Duration::from_secs(5));
-    }
 }

@@ -182,10 +182,17 @@ fn denials_are_told_apart_only_in_the_log_and_recorded_when_asked() {
 }
 
 #[test]
-fn a_provider_that_is_not_there_denies() {
+fn what_has_no_policy_is_denied() {
     let dir = tempfile::tempdir().unwrap();
+    let node = configured(dir.path(), "rpcauthprovider = rego_policy\n");
+    assert_eq!(ask(&node, "rpcutil", "ping", json!({})).text, NOT_AUTHORIZED);
     let node = configured(dir.path(), "rpcauthprovider = action_policy\n");
     assert_eq!(ask(&node, "rpcutil", "ping", json!({})).text, NOT_AUTHORIZED);
+    std::fs::create_dir(dir.path().join("policies")).unwrap();
+    let rule = "allow\tup=ann\tping\tos.name=debian\tapache\n";
+    std::fs::write(dir.path().join("policies/rpcutil.policy"), rule).unwrap();
+    assert_eq!(ask(&node, "rpcutil", "ping", json!({})).code, 0);
+    assert_eq!(ask(&node, "rpcutil", "inventory", json!({})).text, NOT_AUTHORIZED);
 }
 
 #[test]
