@@ -190,7 +190,8 @@ impl Connection {
 
     /// How often the connection was made anew.
     pub fn reconnects(&self) -> u64 {
-        self.inner.reconnects.load(Ordering::Relaxed)
+        // the first connection is counted as well
+        self.inner.reconnects.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// Prefix of the subjects only we may listen on.

@@ -22,8 +22,10 @@ use choria_protocol::rpc::{RpcReply, RpcRequest, StatusCode};
 use choria_protocol::{Headers, Reply, SecureReply, SecureRequest, Transport, subjects};
 use choria_token::{ClientClaims, Issuer, PublicKey, Seed, ServerClaims};
 use futures_util::StreamExt as _;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub const NONCE: &str = "Z4T9x1kQmB2aVwE";
@@ -62,7 +64,25 @@ impl Broker {
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 socket.set_nodelay(true).unwrap();
-                tokio::spawn(serve(socket, Arc::clone(&accepting.board), nonce));
+                tokio::spawn(serve(socket, Arc::clone(&accepting.board), Some(nonce)));
+            }
+        });
+        broker
+    }
+
+    /// A broker that upgrades to TLS after INFO.
+    pub async fn with_tls(listener: TcpListener, tls: Arc<rustls::ServerConfig>) -> Self {
+        let broker = Self { address: listener.local_addr().unwrap(), board: Arc::default() };
+        let accepting = broker.clone();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let (board, tls) = (Arc::clone(&accepting.board), Arc::clone(&tls));
+                tokio::spawn(async move {
+                    socket.write_all(&info(NONCE)).await.unwrap_or(());
+                    if let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(socket).await {
+                        serve(stream, board, None).await;
+                    }
+                });
             }
         });
         broker
@@ -80,14 +100,24 @@ impl Broker {
 
 pub use choria_client::async_nats as async_nats_client;
 
-async fn serve(socket: TcpStream, board: Arc<Mutex<Board>>, nonce: &str) {
-    let (reading, mut writing) = socket.into_split();
+fn info(nonce: &str) -> Vec<u8> {
+    let nonce = serde_json::to_string(nonce).unwrap();
+    format!(
+        "INFO {{\"server_id\":\"x\",\"server_name\":\"mini\",\"version\":\"2.12.0\",\"proto\":1,\"host\":\"127.0.0.1\",\"port\":1,\"headers\":true,\"max_payload\":1048576,\"connect_urls\":[\"192.0.2.1:4222\"],\"nonce\":{nonce}}}\r\n"
+    )
+    .into_bytes()
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    socket: S,
+    board: Arc<Mutex<Board>>,
+    greet: Option<&str>,
+) {
+    let (reading, mut writing) = tokio::io::split(socket);
     let (out, mut queue) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
-    let info = format!(
-        "INFO {{\"server_id\":\"x\",\"server_name\":\"mini\",\"version\":\"2.12.0\",\"proto\":1,\"host\":\"127.0.0.1\",\"port\":1,\"headers\":true,\"max_payload\":1048576,\"nonce\":{}}}\r\n",
-        serde_json::to_string(nonce).unwrap()
-    );
-    out.send(info.into_bytes()).unwrap();
+    if let Some(nonce) = greet {
+        out.send(info(nonce)).unwrap();
+    }
     tokio::spawn(async move {
         while let Some(bytes) = queue.recv().await {
             if writing.write_all(&bytes).await.is_err() {
