@@ -350,6 +350,22 @@ async fn an_answer_of_another_node_does_not_count() {
     assert!(started.elapsed() < Duration::from_secs(12));
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn a_new_configuration_is_used_and_a_bad_one_is_not() {
+    let site = Site::start().await;
+    let path = site.directory.path().join("choria-provisioner.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("interval: 1m", "interval: soon")).unwrap();
+    site.control.reload();
+    std::fs::write(&path, text.replace("{fact:role}", "changed")).unwrap();
+    site.control.reload();
+    site.node("n1.example.net", "n1.example.net");
+    site.announce("n1.example.net");
+    assert!(site.until(Duration::from_secs(15), || site.fleet.restarted() == 1).await);
+    assert_eq!(site.fleet.0.lock().unwrap()["n1.example.net"].config["role"], "changed");
+    site.end().await;
+}
+
 /// How fast it can be with nodes that answer at once: `cargo test --release -p choria-provisioner --test fleet -- --ignored --nocapture`
 #[tokio::test(flavor = "current_thread")]
 #[ignore = "a measurement"]
