@@ -139,7 +139,7 @@ impl Network {
             }
         });
         let url = format!("tls://localhost:{}", self.broker.client_addr().port());
-        let client = options.connect(url).await.map_err(|error| error.to_string())?;
+        let client = Box::pin(options.connect(url)).await.map_err(|error| error.to_string())?;
         Ok(Peer { client, errors })
     }
 
