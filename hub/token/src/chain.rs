@@ -69,6 +69,27 @@ pub(crate) fn issued_data(jti: &str, issuer_tcs: &str) -> String {
 /// Checks the chain of a token whose `iss` begins with `C-`, steps 2.1 to 2.6 of docs/spec/01 §6.7. The caller then
 /// verifies the token itself with the key that is returned.
 pub(crate) fn verify(standard: &Standard, org: &PublicKey) -> Result<ChainIssuerRef, Reject> {
+    verify_with(standard, |issuer_jti, issuer, for_issuer| {
+        // Without this check anybody could name himself an issuer.
+        vouches(org, &format!("{issuer_jti}.{}", issuer.to_hex()), for_issuer)
+    })
+}
+
+/// The same for a verifier that was given the chain issuer's own key: it trusts that issuer and no other, whatever the
+/// organization says about it (docs/spec/05 §7.1).
+pub(crate) fn verify_pinned(standard: &Standard, pinned: &PublicKey) -> Result<ChainIssuerRef, Reject> {
+    verify_with(standard, |_, issuer, _| issuer == pinned)
+}
+
+/// Whether a token says that this very key issued it.
+pub(crate) fn names_issuer(standard: &Standard, key: &PublicKey) -> bool {
+    issuer_of(&standard.iss).is_some_and(|(_, hex)| PublicKey::from_hex(hex).is_ok_and(|named| named == *key))
+}
+
+fn verify_with(
+    standard: &Standard,
+    trusts: impl Fn(&str, &PublicKey, &str) -> bool,
+) -> Result<ChainIssuerRef, Reject> {
     fn present<'a>(claim: Option<&'a String>, what: &'static str) -> Result<&'a str, Reject> {
         claim.map(String::as_str).filter(|text| !text.is_empty()).ok_or(Reject::ChainIncomplete(what))
     }
@@ -89,8 +110,7 @@ pub(crate) fn verify(standard: &Standard, org: &PublicKey) -> Result<ChainIssuer
         PublicKey::from_hex(issuer_hex).map_err(|_| Reject::ChainIncomplete("the issuer's key is no key"))?;
     let (for_issuer, for_token) =
         two_parts(tcs).ok_or(Reject::ChainIncomplete("the trust chain signature has not two parts"))?;
-    // Without this check anybody could name himself an issuer.
-    if !vouches(org, &format!("{issuer_jti}.{}", issuer.to_hex()), for_issuer) {
+    if !trusts(issuer_jti, &issuer, for_issuer) {
         return Err(Reject::ChainForged("the organization did not name this issuer"));
     }
     if !vouches(&issuer, &issued_data(jti, for_issuer), for_token) {

@@ -86,6 +86,8 @@ enum Trust {
     Issuers(BTreeMap<String, Vec<PublicKey>>),
     /// Any of these, whatever the organization.
     Signers(Vec<Key>),
+    /// A request signer's one key, in both readings of docs/spec/05 §7.1.
+    Certificate(Key),
 }
 
 impl Verifier {
@@ -102,6 +104,13 @@ impl Verifier {
     /// Trusts any of these signers; older deployments.
     pub fn trusted_signers(keys: Vec<Key>) -> Verifier {
         Verifier(Trust::Signers(keys))
+    }
+
+    /// Trusts one key as AAA's `signing_certificate`: the key of the organization, of an RSA signer, or of the chain
+    /// issuer itself. In the last case that issuer's tokens are accepted without the organization's word for it, since
+    /// whoever configured the key gave his own.
+    pub fn signing_certificate(key: Key) -> Verifier {
+        Verifier(Trust::Certificate(key))
     }
 
     /// Trusts one key.
@@ -143,6 +152,7 @@ impl Verifier {
         compact.expect_kind::<T>()?;
         let keys: Vec<Key> = match &self.0 {
             Trust::Signers(keys) => keys.clone(),
+            Trust::Certificate(key) => vec![key.clone()],
             Trust::Issuers(issuers) => {
                 let org = compact.org().ok_or(Reject::OrganizationMissing)?;
                 let keys = issuers
@@ -152,10 +162,11 @@ impl Verifier {
             }
         };
         let claims: T = compact.claims()?;
+        let pinning = matches!(self.0, Trust::Certificate(_));
         let mut refusal = Reject::SignatureBad;
         for key in &keys {
             let checked = check_algorithm(algorithm, key)
-                .and_then(|()| check_signatures(&claims, signing_input, signature, algorithm, key));
+                .and_then(|()| check_signatures(&claims, signing_input, signature, algorithm, key, pinning));
             match checked {
                 Ok(chain) => {
                     let holder = holder(&claims)?;
@@ -188,9 +199,17 @@ fn check_signatures<T: Claims>(
     signature: &str,
     algorithm: jsonwebtoken::Algorithm,
     key: &Key,
+    pinning: bool,
 ) -> Result<Option<ChainIssuerRef>, Reject> {
     let standard = claims.standard();
     let (chain, verify_with) = match key {
+        Key::Ed25519(pinned)
+            if pinning && chain::names_issuer(standard, pinned) && T::PURPOSE != Purpose::Provisioning =>
+        {
+            let issuer = chain::verify_pinned(standard, pinned)?;
+            let key = DecodingKey::from_ed_der(issuer.key.as_bytes());
+            (Some(issuer), key)
+        }
         Key::Ed25519(org) if standard.chained() && T::PURPOSE != Purpose::Provisioning => {
             let issuer = chain::verify(standard, org)?;
             let key = DecodingKey::from_ed_der(issuer.key.as_bytes());
