@@ -18,6 +18,7 @@ mod permit;
 mod processes;
 mod record;
 mod show;
+mod swarm;
 mod up;
 
 use std::path::PathBuf;
@@ -41,7 +42,7 @@ enum Command {
     /// Print the lines that make this shell use the lab
     Env(Place),
     /// Show what is running
-    Status(Place),
+    Status(StatusOptions),
     /// End every process and remove the credentials
     Down(Place),
     /// Many nodes in one process; started by `lab up --swarm`
@@ -55,6 +56,16 @@ pub(crate) struct Place {
     /// Directory of the lab [default: ~/.local/state/choria/lab]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+}
+
+/// Flags of `choria lab status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusOptions {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Flags of `choria lab up`.
@@ -98,8 +109,8 @@ pub(crate) fn run(options: &Options, color: When) -> Result<u8, Failure> {
     match &options.command {
         Command::Up(options) => up::run(options, color),
         Command::Env(place) => show::environment(place),
-        Command::Status(place) => show::status(place),
+        Command::Status(options) => show::status(options),
         Command::Down(place) => down::run(place),
-        Command::SwarmNodes(options) => up::swarm(options),
+        Command::SwarmNodes(options) => swarm::run(options),
     }
 }

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use crate::failure::Failure;
-use crate::lab::Place;
 use crate::lab::directory::Directory;
 use crate::lab::processes;
-use crate::lab::record::{LIFE, Record};
+use crate::lab::record::{LIFE, Process, Record};
+use crate::lab::swarm;
+use crate::lab::{Place, StatusOptions};
 use crate::output;
 
 /// What a node's own files say about it.
@@ -33,11 +34,59 @@ pub(crate) fn node(directory: &Path) -> Node {
     if connected && !provisioning { Node::Member } else { Node::Enrolled }
 }
 
-pub(crate) fn status(place: &Place) -> Result<u8, Failure> {
-    let directory = Directory::existing(place)?;
-    let Some(record) = Record::load(&directory)? else {
+/// One process, as it is now.
+#[derive(Debug, serde::Serialize)]
+struct State {
+    name: String,
+    pid: i32,
+    running: bool,
+    state: String,
+}
+
+fn states(directory: &Directory, record: &Record) -> Vec<State> {
+    let look = |process: &Process| {
+        let running = processes::is_running(process);
+        let node = directory.node(&process.name);
+        let state = match (running, node.is_dir()) {
+            (false, _) => String::from("ended"),
+            (true, true) if process.name == swarm::NAME => {
+                format!("{} of {} nodes are members", swarm::members(directory), record.swarm)
+            }
+            (true, false) => String::from("running"),
+            (true, true) => String::from(match self::node(&node) {
+                Node::Waiting => "waits to be provisioned",
+                Node::Enrolled => "provisioned, not connected yet",
+                Node::Member => "member",
+            }),
+        };
+        State { name: process.name.clone(), pid: process.pid, running, state }
+    };
+    record.processes.iter().map(look).collect()
+}
+
+/// The exit code says whether everything runs.
+pub(crate) fn status(options: &StatusOptions) -> Result<u8, Failure> {
+    let directory = Directory::existing(&options.place)?;
+    let record = Record::load(&directory)?;
+    let states = record.as_ref().map(|record| states(&directory, record)).unwrap_or_default();
+    let ended = states.iter().filter(|state| !state.running).count();
+    let code = u8::from(record.is_none() || ended > 0);
+    if options.json {
+        let ports = record.as_ref().map(|record| record.ports);
+        let until = record.as_ref().map(|record| record.created.saturating_add(LIFE));
+        output::print(&output::json(&serde_json::json!({
+            "lab": true,
+            "directory": directory.root(),
+            "up": record.is_some(),
+            "good_until": until,
+            "ports": ports,
+            "processes": states,
+        })));
+        return Ok(code);
+    }
+    let Some(record) = record else {
         output::print(&format!("The lab in {} is down.\n", directory.root().display()));
-        return Ok(1);
+        return Ok(code);
     };
     let ports = record.ports;
     let mut text = format!("Lab in {}, on 127.0.0.1 only\n\n", directory.root().display());
@@ -52,30 +101,17 @@ pub(crate) fn status(place: &Place) -> Result<u8, Failure> {
         text.push_str(&format!("{label:>20}: {value}\n"));
     }
     text.push('\n');
-    let mut down = 0;
-    for process in &record.processes {
-        let running = processes::is_running(process);
-        down += usize::from(!running);
-        let node = directory.node(&process.name);
-        let state = match (running, node.is_dir()) {
-            (false, _) => "ended",
-            (true, false) => "running",
-            (true, true) => match self::node(&node) {
-                Node::Waiting => "waits to be provisioned",
-                Node::Enrolled => "provisioned, not connected yet",
-                Node::Member => "member",
-            },
-        };
-        text.push_str(&format!("{:>28}  {:>8}  {state}\n", process.name, process.pid));
+    for state in &states {
+        text.push_str(&format!("{:>28}  {:>8}  {}\n", state.name, state.pid, state.state));
     }
-    if down > 0 {
+    if ended > 0 {
         text.push_str(&format!(
-            "\n{down} ended; their logs are in {}\n",
+            "\n{ended} ended; their logs are in {}\n",
             directory.root().join("logs").display()
         ));
     }
     output::print(&text);
-    Ok(u8::from(down > 0))
+    Ok(code)
 }
 
 pub(crate) fn environment(place: &Place) -> Result<u8, Failure> {

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Doing as _, Failure};
-use crate::lab::directory::Directory;
+use crate::lab::directory::{Directory, make};
 use crate::lab::processes::{self, Started};
 use crate::lab::record::{Ports, Process, Record};
 use crate::lab::show::{self, Node};
-use crate::lab::{SwarmOptions, UpOptions, certificates, configuration, credentials, permit};
+use crate::lab::{UpOptions, certificates, configuration, credentials, permit};
 use crate::output;
 use crate::output::colour::{Colour, When};
 use crate::output::progress::Progress;
@@ -172,6 +172,7 @@ impl Lab {
         if swarm > 0 {
             let token = self.directory.root().join("nodes/provisioning.jwt").to_string_lossy().into_owned();
             let state = self.directory.node("swarm").to_string_lossy().into_owned();
+            make(&self.directory.node("swarm"))?;
             let count = swarm.to_string();
             let arguments =
                 ["lab", "swarm-nodes", "--provisioning-jwt", &token, "--count", &count, "--state", &state];
@@ -198,7 +199,7 @@ impl Lab {
             let before = starting.len();
             starting.retain(|name| show::node(&self.directory.node(name)) != Node::Member);
             members += before - starting.len();
-            let swarm_done = if swarm > 0 { self.swarm_provisioned(members + starting.len()) } else { 0 };
+            let swarm_done = if swarm > 0 { crate::lab::swarm::members(&self.directory) } else { 0 };
             let now_done = members + swarm_done;
             if now_done != done {
                 done = now_done;
@@ -228,15 +229,6 @@ impl Lab {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-    }
-
-    /// How many nodes of the swarm are through, by the provisioner's own count less the servers it counted.
-    fn swarm_provisioned(&self, servers: usize) -> usize {
-        let page = metrics(self.record.ports.provisioner_metrics).unwrap_or_default();
-        let line = page.lines().find(|line| line.starts_with("choria_provisioner_provisioned{"));
-        let count = line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0);
-        // a count of nodes fits well into the 53 bits of the number
-        (count as usize).saturating_sub(servers)
     }
 
     /// A failure that ends with what the process logged last.
@@ -320,18 +312,6 @@ fn is_listening(table: &str, port: u16) -> bool {
     })
 }
 
-/// The provisioner's metrics page.
-fn metrics(port: u16) -> Option<String> {
-    use std::io::Write as _;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-    let mut page = String::new();
-    stream.take(1 << 20).read_to_string(&mut page).ok()?;
-    Some(page)
-}
-
 fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let mut text = Vec::new();
     if let Ok(mut file) = std::fs::File::open(path) {
@@ -345,12 +325,6 @@ fn last_lines(path: &Path, count: usize) -> Vec<String> {
     let mut lines: Vec<String> = text.lines().rev().take(count).map(str::to_owned).collect();
     lines.reverse();
     lines
-}
-
-/// The process behind `--swarm`.
-pub(crate) fn swarm(options: &SwarmOptions) -> Result<u8, Failure> {
-    let _ = options;
-    Err(Failure::new("nodes that share a process are not available in this build"))
 }
 
 #[cfg(test)]
