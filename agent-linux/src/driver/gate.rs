@@ -109,7 +109,12 @@ impl Gate for NodeGate<'_> {
                 } else {
                     DelegatedCaller::Any
                 };
-                verified(buffer, &Policy { verifier, delegated_caller }, &mut scratch)
+                verified(
+                    buffer,
+                    self.node.is_provisioning(),
+                    &Policy { verifier, delegated_caller },
+                    &mut scratch,
+                )
             }
         };
         self.scratch = scratch;
@@ -131,11 +136,21 @@ impl Gate for NodeGate<'_> {
     }
 }
 
-fn verified(buffer: &mut [u8], policy: &Policy<'_>, scratch: &mut [u8]) -> Result<Accepted, &'static str> {
+fn verified(
+    buffer: &mut [u8],
+    provisioning: bool,
+    policy: &Policy<'_>,
+    scratch: &mut [u8],
+) -> Result<Accepted, &'static str> {
     let envelope = secure::open(buffer).map_err(|error| error.reason())?;
     let request = envelope
         .verify(buffer, policy, clock::unix_seconds(), scratch)
         .map_err(|refusal| refusal.reason())?;
+    // An unprovisioned node that knows its organization obeys only a provisioner of it (docs/spec/10 V6).
+    let configures = request.request().agent.text(buffer) == agent_core::provision::META.name;
+    if provisioning && configures && !request.caller().claims().permissions.has(Permissions::PROVISIONER) {
+        return Err("permission_missing");
+    }
     Ok(Accepted {
         transport: *request.transport(),
         request: *request.request(),
