@@ -46,6 +46,10 @@ pub(crate) enum Command {
     /// Run the broker
     #[command(visible_alias = "b")]
     Broker(commands::broker::Options),
+    /// Run the login service and request signer, or hash passwords for it
+    Aaa(commands::aaa::Options),
+    /// Run all of the hub in one process
+    Hub(commands::hub::Options),
     /// Run the agent of a node
     Server(commands::server::Options),
     /// Enrol nodes that wait

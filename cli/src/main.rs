@@ -42,6 +42,8 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Jwt(options) => commands::jwt::run(options),
         Command::Broker(options) => commands::broker::run(global, options),
+        Command::Aaa(options) => commands::aaa::run(global, options),
+        Command::Hub(options) => commands::hub::run(global, options),
         Command::Server(options) => commands::server::run(global, options),
         Command::Provisioner(options) => commands::provisioner::run(global, options),
         Command::Login(options) => block_on(commands::login::run(global, options)),

@@ -54,7 +54,8 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
 }
 
 pub(crate) fn load(path: &Path) -> Result<(Settings, BrokerConfig), Failure> {
-    let settings = Settings::load(path).doing(|| format!("cannot use the broker configuration {}", path.display()))?;
+    let settings =
+        Settings::load(path).doing(|| format!("cannot use the broker configuration {}", path.display()))?;
     for warning in settings.warnings() {
         output::note(&format!("warning: {warning}\n"));
     }

@@ -1,10 +1,12 @@
 //! One file per command: its flags, what it does, what it prints.
 
+pub(crate) mod aaa;
 pub(crate) mod broker;
 pub(crate) mod buildinfo;
 pub(crate) mod completion;
 pub(crate) mod discover;
 pub(crate) mod facts;
+pub(crate) mod hub;
 pub(crate) mod inventory;
 pub(crate) mod jwt;
 pub(crate) mod login;

@@ -1,0 +1,112 @@
+//! `choria hub run --dir DIR`: all of the hub in one process (decision D8). Each part reads the same unchanged file that
+//! its own command reads; a part whose file is not there is not run.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use tokio::task::JoinSet;
+
+use super::service::{self, PidFile, Shutdown};
+use super::{aaa, broker, provisioner};
+use crate::arguments::Global;
+use crate::failure::{Doing, Failure};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run what the folder holds: broker.conf, aaasvc.conf, choria-provisioner.yaml
+    #[command(after_help = "Example:\n  choria hub run --dir /etc/choria/hub")]
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    service: service::Options,
+    /// Folder with the configuration files
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Client configurations that the provisioner's guide names, in this order.
+const PROVISIONER_CLIENT: [&str; 2] = ["provisioner-client.conf", "client.cfg"];
+
+pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
+    let Command::Run(options) = &options.command;
+    let file = |name: &str| Some(options.dir.join(name)).filter(|path| path.exists());
+    let dir = options.dir.display();
+    let broker_file = file("broker.conf");
+    let aaa_file = file("aaasvc.conf");
+    let provisioner_file = file("choria-provisioner.yaml");
+    if broker_file.is_none() && aaa_file.is_none() && provisioner_file.is_none() {
+        return Err(Failure::new(format!("there is nothing to run in {dir}"))
+            .hint("put broker.conf, aaasvc.conf or choria-provisioner.yaml there"));
+    }
+    // Everything is read before anything starts: a hub with a broken part is not half a hub.
+    let broker = broker_file.as_deref().map(broker::load).transpose()?;
+    let aaa = aaa_file.as_deref().map(aaa::load).transpose()?;
+    let client = PROVISIONER_CLIENT.iter().find_map(|name| file(name));
+    let provisioner =
+        provisioner_file.as_deref().map(|path| provisioner::load(path, client.as_deref())).transpose()?;
+    let setting = |key: &str| broker.as_ref().and_then(|(settings, _)| settings.get(key)).map(str::to_owned);
+    let level = setting("loglevel").unwrap_or_else(|| String::from("info"));
+    let destination = setting("logfile").unwrap_or_else(|| String::from("stderr"));
+    let log = service::prepare(global, &level, &destination)?;
+    let _pid = PidFile::write(&options.service)?;
+    service::runtime()?.block_on(async {
+        let shutdown = Shutdown::listen()?;
+        service::reopen_log_on_hangup(log)?;
+        let mut parts: JoinSet<(&'static str, Result<(), Failure>)> = JoinSet::new();
+        if let Some((_, config)) = broker {
+            let end = shutdown.wait();
+            parts.spawn(async move {
+                ("broker", choria_broker::run(config, end).await.doing(|| String::from("the broker failed")))
+            });
+        }
+        if let Some(config) = aaa {
+            let end = shutdown.wait();
+            parts.spawn(async move {
+                ("aaa", choria_aaa::run(config, end).await.doing(|| String::from("the AAA service failed")))
+            });
+        }
+        if let (Some(path), Some((config, client))) = (provisioner_file, provisioner) {
+            provisioner::announce(&path);
+            let end = shutdown.wait();
+            parts.spawn(async move {
+                (
+                    "provisioner",
+                    choria_provisioner::run(config, client, end)
+                        .await
+                        .doing(|| String::from("the provisioner failed")),
+                )
+            });
+        }
+        outcome(&mut parts, &shutdown).await
+    })
+}
+
+/// One failed part ends the process with its name and reason; the others get to end in order.
+async fn outcome(
+    parts: &mut JoinSet<(&'static str, Result<(), Failure>)>,
+    shutdown: &Shutdown,
+) -> Result<u8, Failure> {
+    let mut failed = None;
+    while let Some(part) = parts.join_next().await {
+        let (name, result) = part.doing(|| String::from("a part of the hub broke off"))?;
+        let failure = match result {
+            Err(failure) => failure,
+            Ok(()) if !shutdown.is_asked() => {
+                Failure::new(format!("the {name} ended although nobody asked it to"))
+            }
+            Ok(()) => continue,
+        };
+        shutdown.ask();
+        failed.get_or_insert(failure);
+    }
+    failed.map_or(Ok(0), Err)
+}
