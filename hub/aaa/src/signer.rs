@@ -465,3 +465,70 @@ fn unparsable(bytes: &[u8], error: ProtocolError) -> Refusal {
 fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_default).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> serde_json::Value {
+        let path = format!("{}/../../tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        serde_json::from_str(&std::fs::read_to_string(path).expect("fixture")).expect("json")
+    }
+
+    /// The exchange of the golden vectors, apart from its date: same proof, same signature, same bytes.
+    #[test]
+    fn the_golden_signer_exchange() {
+        let chain = fixture("tokens/chain.json");
+        let messages = fixture("protocol/v2_messages.json");
+        let vector = &messages["messages"]["request_delegated"];
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+
+        let org = PublicKey::from_hex(&text(&chain["keys"]["org_issuer"]["public_hex"])).expect("a key");
+        let at = chain["clock"]["iat"].as_i64().expect("a date").saturating_add(60);
+        let tokens = TokenCache::new(vec![Verifier::signing_certificate(Key::Ed25519(org))]);
+        let asked = text(&vector["caller_proof"]["rpc_sign_input"]["request"]);
+        let token = text(&vector["caller_proof"]["rpc_sign_input"]["token"]);
+        let caller = tokens.verify(&token, at).expect("a good token");
+        let mut proof = [0u8; 64];
+        hex::decode_to_slice(text(&vector["caller_proof"]["signature_hex"]), &mut proof).expect("hex");
+        assert!(caller.token.holder().expect("a key").verify(asked.as_bytes(), &proof));
+
+        let mut request = Request::parse(asked.as_bytes()).expect("a request");
+        request.caller = request_caller(&caller.token.claims().caller_id);
+        let delegation = Delegation {
+            seed: Seed::from_hex(&text(&chain["keys"]["request_signer"]["seed_hex"])).expect("a seed"),
+            token: text(&chain["tokens"]["request_signer"]["token"]),
+            expires: None,
+        };
+        let signed = delegation.sign(&request).expect("signed");
+        assert_eq!(
+            String::from_utf8(signed).expect("text"),
+            text(&vector["secure_request_json_from_signer"])
+        );
+    }
+
+    #[test]
+    fn the_pinned_chain_issuer_is_the_other_reading() {
+        let chain = fixture("tokens/chain.json");
+        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+        let at = chain["clock"]["iat"].as_i64().expect("a date").saturating_add(60);
+        let alice = text(&chain["tokens"]["alice"]["token"]);
+        for (key, fine) in [
+            ("org_issuer", true),
+            ("aaa_chain_issuer", true),
+            ("provisioner", false),
+            ("other_issuer", false),
+            ("alice", false),
+        ] {
+            let key = PublicKey::from_hex(&text(&chain["keys"][key]["public_hex"])).expect("a key");
+            let tokens = TokenCache::new(vec![Verifier::signing_certificate(Key::Ed25519(key))]);
+            assert_eq!(tokens.verify(&alice, at).is_ok(), fine);
+            // Nor does pinning reach beyond `signing_certificate`.
+            assert_eq!(
+                Verifier::single(Key::Ed25519(key)).verify_client(&alice, at).is_ok(),
+                fine && key
+                    == PublicKey::from_hex(&text(&chain["keys"]["org_issuer"]["public_hex"])).expect("a key")
+            );
+        }
+    }
+}
