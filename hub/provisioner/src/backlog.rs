@@ -10,8 +10,21 @@ pub const CAPACITY: usize = 50_000;
 /// A provisioned node is not looked at again for this long: it is still restarting.
 const REST: Duration = Duration::from_secs(60);
 
+/// A startup event ends the rest after this long: that node did restart, and came back unprovisioned (somebody asked it to
+/// `reprovision`). Earlier ones may be copies of the event that brought it here.
+const EVENT_REST: Duration = Duration::from_secs(5);
+
 /// First and longest time a name is left alone after nobody answered to it.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// How a node made itself known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It said that it started.
+    Event,
+    /// It answered a discovery, which it also does while it waits to restart.
+    Broadcast,
+}
 
 /// What became of a name that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +61,7 @@ pub struct Turn {
 enum Place {
     Waiting { since: Instant },
     Working,
-    Resting { until: Instant },
+    Resting { since: Instant, until: Instant },
 }
 
 struct Unreachable {
@@ -76,13 +89,16 @@ impl std::fmt::Debug for Backlog {
 
 impl Backlog {
     /// A sign of life of a node.
-    pub fn add(&mut self, identity: &str, now: Instant) -> Added {
+    pub fn add(&mut self, identity: &str, sign: Sign, now: Instant) -> Added {
         if !acceptable(identity) {
             return Added::Invalid;
         }
         self.wake(now);
-        if self.places.contains_key(identity) {
-            return Added::Known;
+        match self.places.get(identity) {
+            Some(Place::Resting { since, .. })
+                if sign == Sign::Event && now.saturating_duration_since(*since) >= EVENT_REST => {}
+            Some(_) => return Added::Known,
+            None => {}
         }
         if self.unreachable.get(identity).is_some_and(|strike| strike.until > now) {
             return Added::BackingOff;
@@ -110,7 +126,7 @@ impl Backlog {
         match ending {
             Ending::Provisioned => {
                 let until = now + REST;
-                self.places.insert(identity.to_string(), Place::Resting { until });
+                self.places.insert(identity.to_string(), Place::Resting { since: now, until });
                 self.resting.push_back((until, identity.to_string()));
                 self.unreachable.remove(identity);
             }
@@ -158,7 +174,7 @@ impl Backlog {
     fn wake(&mut self, now: Instant) {
         while let Some((until, identity)) = self.resting.pop_front_if(|(until, _)| *until <= now) {
             // it may have rested again since
-            if matches!(self.places.get(&identity), Some(Place::Resting { until: current }) if *current <= until)
+            if matches!(self.places.get(&identity), Some(Place::Resting { until: current, .. }) if *current <= until)
             {
                 self.places.remove(&identity);
             }
@@ -185,47 +201,62 @@ mod tests {
     #[test]
     fn a_node_is_worked_on_once_and_rests_a_minute() {
         let (mut backlog, start) = (Backlog::default(), Instant::now());
-        assert_eq!(backlog.add("n1", start), Added::Queued);
-        assert_eq!(backlog.add("n1", start), Added::Known);
+        assert_eq!(backlog.add("n1", Sign::Broadcast, start), Added::Queued);
+        assert_eq!(backlog.add("n1", Sign::Broadcast, start), Added::Known);
         let turn = backlog.take(after(start, 1), PATIENCE).unwrap();
         assert_eq!(turn, Turn { identity: "n1".into(), stale: false });
-        assert_eq!(backlog.add("n1", after(start, 1)), Added::Known);
+        assert_eq!(backlog.add("n1", Sign::Broadcast, after(start, 1)), Added::Known);
         assert_eq!(backlog.take(start, PATIENCE), None);
         backlog.end("n1", Ending::Provisioned, after(start, 2));
-        assert_eq!(backlog.add("n1", after(start, 61)), Added::Known);
-        assert_eq!(backlog.add("n1", after(start, 62)), Added::Queued);
+        assert_eq!(backlog.add("n1", Sign::Broadcast, after(start, 61)), Added::Known);
+        assert_eq!(backlog.add("n1", Sign::Broadcast, after(start, 62)), Added::Queued);
+    }
+
+    #[test]
+    fn a_startup_event_ends_the_rest_of_a_node_that_was_sent_back() {
+        let (mut backlog, start) = (Backlog::default(), Instant::now());
+        backlog.add("n1", Sign::Event, start);
+        backlog.take(start, PATIENCE).unwrap();
+        backlog.end("n1", Ending::Provisioned, start);
+        assert_eq!(backlog.add("n1", Sign::Event, after(start, 4)), Added::Known, "a copy");
+        assert_eq!(backlog.add("n1", Sign::Broadcast, after(start, 20)), Added::Known);
+        assert_eq!(backlog.add("n1", Sign::Event, after(start, 20)), Added::Queued);
+        assert_eq!(backlog.add("n1", Sign::Event, after(start, 20)), Added::Known);
+        // the end of the first rest is not the end of the wait
+        assert_eq!(backlog.add("n1", Sign::Event, after(start, 61)), Added::Known);
+        assert_eq!(backlog.take(after(start, 62), PATIENCE).unwrap().identity, "n1");
     }
 
     #[test]
     fn failure_frees_the_name_at_once() {
         let (mut backlog, start) = (Backlog::default(), Instant::now());
-        backlog.add("n1", start);
+        backlog.add("n1", Sign::Broadcast, start);
         backlog.take(start, PATIENCE).unwrap();
         backlog.end("n1", Ending::Released, start);
         assert_eq!(backlog.known(), 0);
-        assert_eq!(backlog.add("n1", start), Added::Queued);
+        assert_eq!(backlog.add("n1", Sign::Broadcast, start), Added::Queued);
     }
 
     #[test]
     fn silence_costs_a_minute_then_two_up_to_an_hour() {
         let (mut backlog, mut now) = (Backlog::default(), Instant::now());
         for pause in [60, 120, 240, 480, 960, 1920, 3600, 3600] {
-            assert_eq!(backlog.add("n1", now), Added::Queued);
+            assert_eq!(backlog.add("n1", Sign::Broadcast, now), Added::Queued);
             backlog.take(now, PATIENCE).unwrap();
             backlog.end("n1", Ending::Unreachable, now);
-            assert_eq!(backlog.add("n1", after(now, pause - 1)), Added::BackingOff);
+            assert_eq!(backlog.add("n1", Sign::Broadcast, after(now, pause - 1)), Added::BackingOff);
             now = after(now, pause);
         }
-        backlog.add("n1", now);
+        backlog.add("n1", Sign::Broadcast, now);
         backlog.take(now, PATIENCE).unwrap();
         backlog.end("n1", Ending::Released, now);
-        assert_eq!(backlog.add("n1", now), Added::Queued, "an answer clears the record");
+        assert_eq!(backlog.add("n1", Sign::Broadcast, now), Added::Queued, "an answer clears the record");
     }
 
     #[test]
     fn old_entries_are_stale() {
         let (mut backlog, start) = (Backlog::default(), Instant::now());
-        backlog.add("n1", start);
+        backlog.add("n1", Sign::Broadcast, start);
         assert!(backlog.take(after(start, 121), PATIENCE).unwrap().stale);
     }
 
@@ -233,11 +264,11 @@ mod tests {
     fn the_queue_is_bounded_and_never_blocks() {
         let (mut backlog, start) = (Backlog::default(), Instant::now());
         for number in 0..CAPACITY {
-            assert_eq!(backlog.add(&format!("n{number}"), start), Added::Queued);
+            assert_eq!(backlog.add(&format!("n{number}"), Sign::Broadcast, start), Added::Queued);
         }
-        assert_eq!(backlog.add("late", start), Added::Full);
+        assert_eq!(backlog.add("late", Sign::Broadcast, start), Added::Full);
         backlog.take(start, PATIENCE).unwrap();
-        assert_eq!(backlog.add("late", start), Added::Queued);
+        assert_eq!(backlog.add("late", Sign::Broadcast, start), Added::Queued);
         backlog.clear();
         assert_eq!((backlog.waiting(), backlog.known()), (0, 1));
     }
@@ -246,7 +277,7 @@ mod tests {
     fn names_that_are_none() {
         let mut backlog = Backlog::default();
         for name in ["*", "a b", "../x", "", "broker", "a.>", &"x".repeat(300)] {
-            assert_eq!(backlog.add(name, Instant::now()), Added::Invalid, "{name}");
+            assert_eq!(backlog.add(name, Sign::Broadcast, Instant::now()), Added::Invalid, "{name}");
         }
     }
 }

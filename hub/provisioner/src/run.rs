@@ -9,6 +9,7 @@ use choria_protocol::event::{Event, LifecycleEvent};
 use choria_protocol::subjects;
 use futures_util::StreamExt as _;
 
+use crate::backlog::Sign;
 use crate::config::{ConfigError, ProvisionerConfig};
 use crate::enrolled::EnrolledError;
 use crate::issuing::IssuingError;
@@ -215,7 +216,7 @@ async fn hear(service: &Service, mut events: async_nats::Subscriber) {
     while let Some(message) = events.next().await {
         match Event::parse(&message.payload) {
             Ok(Event::Lifecycle(event)) if event.event_type == "startup" => {
-                if service.found(&event.identity) {
+                if service.found(&event.identity, Sign::Event) {
                     service.metrics.event_discovered.inc();
                 }
             }
@@ -234,7 +235,7 @@ async fn look_around(service: &Service, calls: &NodeCalls, credentials: &Credent
             let mut queued = 0u64;
             let found = calls
                 .discover(|identity| {
-                    if service.found(identity) {
+                    if service.found(identity, Sign::Broadcast) {
                         queued += 1;
                         service.metrics.discovered.inc();
                     }

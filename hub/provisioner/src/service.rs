@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::ProvisionerError;
-use crate::backlog::{Added, Backlog, Ending};
+use crate::backlog::{Added, Backlog, Ending, Sign};
 use crate::claims::Applicant;
 use crate::config::{Decider, ProvisionerConfig};
 use crate::enrolled::Enrolled;
@@ -180,7 +180,7 @@ impl Service {
     }
 
     /// A node made itself known. `true` when it was queued.
-    pub(crate) fn found(&self, identity: &str) -> bool {
+    pub(crate) fn found(&self, identity: &str, sign: Sign) -> bool {
         if self.is_paused() {
             return false;
         }
@@ -189,7 +189,7 @@ impl Service {
             tracing::debug!(identity = printable(identity), reason = "not_connected", "ignored a name");
             return false;
         }
-        let added = self.backlog().add(identity, Instant::now());
+        let added = self.backlog().add(identity, sign, Instant::now());
         match added {
             Added::Queued => {
                 self.show_backlog();
