@@ -1,12 +1,21 @@
 //! The harness of the whole-system tests: real processes, real TLS, one network per test in a folder of its own.
 //!
-//! A test reads as a story: `Network::lab(3)`, `network.operator()`, `operator.ok(&["ping"])`.
+//! A test reads as a story: `Network::lab(3)`, `network.operator()`, `operator.ok(&["ping"])`. Tests that attack use
+//! [`Stage`], a network made by hand, [`Liar`], a raw connection, and [`forge`], which signs anything.
 #![forbid(unsafe_code)]
 
+mod authority;
+pub mod forge;
+mod liar;
 mod network;
 mod operator;
 mod process;
+pub mod request;
+mod stage;
 
+pub use authority::certificates;
+pub use liar::{Liar, Message};
 pub use network::Network;
 pub use operator::{Finished, Operator};
 pub use process::{Running, binary, free_port, wait_until};
+pub use stage::{Control, NODE, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};

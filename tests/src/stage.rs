@@ -1,0 +1,248 @@
+//! A small network made by hand for tests that attack it: a broker, a node and a request signer as real processes, and
+//! an organization whose key the test holds.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use choria_host::private_file::{write_atomic, write_private};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::authority::certificates;
+use crate::forge::{self, Key};
+use crate::liar::Liar;
+use crate::process::{Running, binary, free_port, wait_until};
+use crate::request::{self, Caller};
+
+/// Identity of the node.
+pub const NODE: &str = "n1.example.net";
+/// Password of user `provisioner`.
+pub const PROVISIONER_PASSWORD: &str = "correct horse battery staple";
+/// `cht` of the provisioning token.
+pub const PROVISIONING_TOKEN: &str = "s3cret-of-the-waiting-nodes";
+
+/// Longest wait for a process to be ready.
+const READY: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub struct Stage {
+    folder: TempDir,
+    pub org: Key,
+    pub broker: SocketAddr,
+    pub ca: PathBuf,
+    processes: Vec<(&'static str, Running)>,
+}
+
+static SHARED: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
+
+impl Stage {
+    /// The stage of all tests of this process that run at the same time. It ends with the last of them.
+    pub fn shared() -> Result<Arc<Stage>> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stage) = shared.upgrade() {
+            return Ok(stage);
+        }
+        let stage = Arc::new(Stage::start()?);
+        *shared = Arc::downgrade(&stage);
+        Ok(stage)
+    }
+
+    fn start() -> Result<Stage> {
+        let folder = tempfile::tempdir()?;
+        let ca = certificates(folder.path(), &["broker"])?;
+        let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        let mut stage = Stage { folder, org: Key::generate()?, broker, ca, processes: Vec::new() };
+        stage.start_broker()?;
+        stage.start_node()?;
+        stage.start_signer()?;
+        Ok(stage)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start_broker(&mut self) -> Result<()> {
+        let config = self.path("broker.conf");
+        let path = |name: &str| self.path(name).display().to_string();
+        let text = format!(
+            "identity = broker.example.net\nloglevel = info\nplugin.choria.broker_network = true\n\
+             plugin.choria.use_srv = false\nplugin.choria.network.listen_address = 127.0.0.1\n\
+             plugin.choria.network.client_port = {port}\n\
+             plugin.choria.network.provisioning.client_password = {PROVISIONER_PASSWORD}\n\
+             plugin.security.provider = choria\nplugin.security.issuer.names = choria\n\
+             plugin.security.issuer.choria.public = {issuer}\nplugin.security.choria.certificate = {certificate}\n\
+             plugin.security.choria.key = {key}\n",
+            port = self.broker.port(),
+            issuer = self.org.public(),
+            certificate = path("broker.pem"),
+            key = path("broker.key"),
+        );
+        write_private(&config, text.as_bytes())?;
+        self.run("broker", &["broker", "run", "--config"], &config)?;
+        self.said("broker", "Listening for client connections")
+    }
+
+    fn start_node(&mut self) -> Result<()> {
+        let key = Key::generate()?;
+        let token = forge::token(&forge::server(NODE, &key)?, &self.org);
+        write_private(&self.path("server.seed"), key.seed().as_bytes())?;
+        write_private(&self.path("server.jwt"), token.as_bytes())?;
+        let config = self.path("server.conf");
+        let more = "rpcauthorization = 1\nrpcauthprovider = aaasvc\nloglevel = debug\n";
+        write_private(&config, (self.member(NODE, "server") + more).as_bytes())?;
+        self.run("node", &["server", "run", "--config"], &config)?;
+        self.said("node", "subscribed").or_else(|_| self.said("node", "onnected"))
+    }
+
+    fn start_signer(&mut self) -> Result<()> {
+        let key = Key::generate()?;
+        let host = forge::with(forge::server("aaa.example.net", &key)?, json!({"permissions": {"service_host": true}}));
+        write_private(&self.path("aaa.seed"), key.seed().as_bytes())?;
+        write_private(&self.path("aaa.jwt"), forge::token(&host, &self.org).as_bytes())?;
+        write_private(&self.path("aaa.conf"), self.member("aaa.example.net", "aaa").as_bytes())?;
+        let delegate = Key::generate()?;
+        let claims = forge::with(
+            forge::client("aaa_request_signer", &delegate)?,
+            json!({"permissions": {"authentication_delegator": true}, "agents": null}),
+        );
+        write_private(&self.path("delegate.seed"), delegate.seed().as_bytes())?;
+        write_private(&self.path("delegate.jwt"), forge::token(&claims, &self.org).as_bytes())?;
+        write_atomic(&self.path("issuer.public"), self.org.public().as_bytes(), 0o644)?;
+        let config = self.path("aaasvc.conf");
+        let text = json!({
+            "choria_config": self.path("aaa.conf"), "loglevel": "debug", "site": "test", "authorizer": "actionlist",
+            "signer": "basicjwt",
+            "basicjwt_signer": {
+                "signing_certificate": self.path("issuer.public"), "signing_token": self.path("delegate.jwt"),
+                "signing_seed": self.path("delegate.seed"), "max_validity": "2h", "choria_service": true,
+            },
+        });
+        write_private(&config, text.to_string().as_bytes())?;
+        self.run("aaa", &["aaa", "run", "--config"], &config)
+    }
+
+    /// Configuration of a member whose files are `NAME.jwt` and `NAME.seed`.
+    fn member(&self, identity: &str, name: &str) -> String {
+        format!(
+            "identity = {identity}\nplugin.security.provider = choria\nplugin.security.issuer.names = choria\n\
+             plugin.security.issuer.choria.public = {issuer}\nplugin.security.choria.ca = {ca}\n\
+             plugin.security.choria.token_file = {token}\nplugin.security.choria.seed_file = {seed}\n\
+             plugin.choria.middleware_hosts = nats://{broker}\nplugin.choria.use_srv = false\n",
+            issuer = self.org.public(),
+            ca = self.ca.display(),
+            token = self.path(&format!("{name}.jwt")).display(),
+            seed = self.path(&format!("{name}.seed")).display(),
+            broker = self.broker,
+        )
+    }
+
+    /// Starts a `choria` command that takes a configuration file.
+    fn run(&mut self, name: &'static str, arguments: &[&str], config: &Path) -> Result<()> {
+        let mut command = Command::new(binary("choria"));
+        command.args(arguments).arg(config).env_clear().env("HOME", self.folder.path());
+        let running = Running::start(&mut command, &self.path(&format!("{name}.log")))?;
+        self.processes.push((name, running));
+        Ok(())
+    }
+
+    fn said(&self, name: &str, text: &str) -> Result<()> {
+        wait_until(&format!("{name} says '{text}'"), READY, || self.log(name).contains(text))
+            .with_context(|| format!("the log of {name}:\n{}", self.log(name)))
+    }
+
+    /// What a process logged so far.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Waits until exactly one line of this log names `who`, and returns its `reason`.
+    pub fn one_reason(&self, process: &str, who: &str) -> Result<String> {
+        let lines = || -> Vec<String> {
+            let log = self.log(process);
+            log.lines().filter(|line| line.contains(who) && line.contains("reason=")).map(str::to_owned).collect()
+        };
+        wait_until(&format!("a line about {who}"), Duration::from_secs(10), || !lines().is_empty())
+            .with_context(|| format!("the log of {process}:\n{}", self.log(process)))?;
+        let lines = lines();
+        let [line] = lines.as_slice() else { bail!("{} lines instead of one: {lines:#?}", lines.len()) };
+        let (_, after) = line.split_once("reason=").context("a reason")?;
+        Ok(after.split_whitespace().next().unwrap_or_default().trim_matches('"').to_owned())
+    }
+
+    /// A caller whom the organization itself vouches for.
+    pub fn caller(&self, id: &str) -> Result<Caller> {
+        self.caller_with(id, json!({}))
+    }
+
+    /// The same with some claims replaced.
+    pub fn caller_with(&self, id: &str, changes: Value) -> Result<Caller> {
+        let key = Key::generate()?;
+        let claims = forge::with(forge::client(id, &key)?, changes);
+        Ok(Caller { id: id.to_owned(), token: forge::token(&claims, &self.org), key })
+    }
+
+    pub async fn dial(&self, from: Ipv4Addr) -> Result<Liar> {
+        Liar::dial(self.broker, from, &self.ca).await
+    }
+
+    /// A connection of a caller who may connect.
+    pub async fn connected(&self, caller: &Caller, from: Ipv4Addr) -> Result<Liar> {
+        let mut connection = self.dial(from).await?;
+        let hello = connection.hello(&caller.id, &caller.token, Some(&caller.key));
+        connection.connect(&hello).await?;
+        connection.is_admitted().await.with_context(|| format!("the log of the broker:\n{}", self.log("broker")))?;
+        Ok(connection)
+    }
+
+    /// A peer that behaves well, whom attacks on others must not disturb.
+    pub async fn control(&self) -> Result<Control> {
+        let caller = self.caller("up=control")?;
+        let mut connection = self.connected(&caller, Ipv4Addr::LOCALHOST).await?;
+        let refused = connection.subscribe(&caller.inbox("choria")).await?;
+        ensure!(refused.is_none(), "{refused:?}");
+        Ok(Control { caller, connection, node_log: self.path("node.log") })
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // a failing test has shown what it wanted; a process that broke tells more
+        for (name, process) in &mut self.processes {
+            if !process.is_running() {
+                eprintln!("{name} ended by itself:\n{}", process.log());
+            }
+        }
+    }
+}
+
+/// See [`Stage::control`].
+#[derive(Debug)]
+pub struct Control {
+    caller: Caller,
+    connection: Liar,
+    node_log: PathBuf,
+}
+
+impl Control {
+    /// The node answers a ping on the control's connection, which was never closed.
+    pub async fn is_served(&mut self) -> Result<()> {
+        for _ in 0..20 {
+            let request = request::request(&self.caller.id, "choria", "rpcutil", "ping", &json!({}))?;
+            let secure = request::signed(&request, &self.caller)?;
+            let subject = format!("choria.node.{NODE}");
+            let limit = Duration::from_secs(2);
+            match request::ask(&mut self.connection, &subject, &request, &secure, limit).await? {
+                Some(reply) if reply.statuscode.is_ok() => return Ok(()),
+                Some(reply) => bail!("the control was refused: {}", reply.statusmsg),
+                None => {}
+            }
+        }
+        let log = std::fs::read_to_string(&self.node_log).unwrap_or_default();
+        bail!("the control is not served; the log of the node:\n{log}")
+    }
+}
