@@ -103,8 +103,7 @@ pub fn provisioning(secret: &str, urls: &str) -> Result<Value> {
 
 fn with_times(claims: Value) -> Result<Value> {
     let now = clock::unix_seconds();
-    let times =
-        json!({"iat": now, "nbf": now, "exp": now + 3600, "jti": ksuid::new(now, &random()?)});
+    let times = json!({"iat": now, "nbf": now, "exp": now + 3600, "jti": ksuid::new(now, &random()?)});
     Ok(with(claims, times))
 }
 
@@ -164,7 +163,8 @@ mod tests {
     fn honest_work_is_accepted() {
         let (org, issuer, holder) =
             (Key::generate().unwrap(), Key::generate().unwrap(), Key::generate().unwrap());
-        let verifier = Verifier::single(choria_token::Key::Ed25519(PublicKey::from_hex(&org.public()).unwrap()));
+        let verifier =
+            Verifier::single(choria_token::Key::Ed25519(PublicKey::from_hex(&org.public()).unwrap()));
         let now = clock::unix_seconds();
         verifier.verify_client(&token(&client("up=a", &holder).unwrap(), &org), now).unwrap();
         verifier.verify_server(&token(&server("n1", &holder).unwrap(), &org), now).unwrap();

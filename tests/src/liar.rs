@@ -40,7 +40,9 @@ impl Liar {
     /// Connects up to the end of the TLS handshake. A log of its own needs an address of its own: brokers thin their
     /// logs out by address.
     pub async fn dial(broker: SocketAddr, from: Ipv4Addr, ca: &Path) -> Result<Liar> {
-        tokio::time::timeout(PATIENCE, Liar::dial_patiently(broker, from, ca)).await.context("the broker does not answer")?
+        tokio::time::timeout(PATIENCE, Liar::dial_patiently(broker, from, ca))
+            .await
+            .context("the broker does not answer")?
     }
 
     async fn dial_patiently(broker: SocketAddr, from: Ipv4Addr, ca: &Path) -> Result<Liar> {
@@ -61,7 +63,8 @@ impl Liar {
         let info = line.strip_prefix(b"INFO ").context("no INFO")?;
         let info: Value = serde_json::from_slice(info)?;
         let config = tls::client_config(&Trust::CaFile(ca.to_path_buf()), None)?;
-        let stream = TlsConnector::from(config).connect(ServerName::IpAddress(broker.ip().into()), stream).await?;
+        let stream =
+            TlsConnector::from(config).connect(ServerName::IpAddress(broker.ip().into()), stream).await?;
         Ok(Liar { stream: BufReader::new(stream), info, messages: Vec::new() })
     }
 
@@ -102,7 +105,11 @@ impl Liar {
     pub async fn is_refused(&mut self) -> Result<()> {
         let mut answer = Vec::new();
         // a peer that hangs up without a TLS goodbye is an error of the library's, and fine
-        drop(tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut answer)).await.context("still connected")?);
+        drop(
+            tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut answer))
+                .await
+                .context("still connected")?,
+        );
         let answer = String::from_utf8_lossy(&answer);
         ensure!(answer == AUTHORIZATION_VIOLATION, "not refused as agreed: {answer:?}");
         Ok(())
@@ -143,9 +150,16 @@ impl Liar {
         self.publish_with_reply(subject, "", payload).await
     }
 
-    pub async fn publish_with_reply(&mut self, subject: &str, reply: &str, payload: &[u8]) -> Result<Option<String>> {
+    pub async fn publish_with_reply(
+        &mut self,
+        subject: &str,
+        reply: &str,
+        payload: &[u8],
+    ) -> Result<Option<String>> {
         let space = if reply.is_empty() { "" } else { " " };
-        self.stream.write_all(format!("PUB {subject} {reply}{space}{}\r\n", payload.len()).as_bytes()).await?;
+        self.stream
+            .write_all(format!("PUB {subject} {reply}{space}{}\r\n", payload.len()).as_bytes())
+            .await?;
         self.stream.write_all(payload).await?;
         self.say("\r\nPING\r\n").await?;
         self.settled().await

@@ -34,7 +34,8 @@ pub struct Stage {
     pub org: Key,
     pub broker: SocketAddr,
     pub ca: PathBuf,
-    processes: Vec<(&'static str, Running)>,
+    processes: Mutex<Vec<(&'static str, Running)>>,
+    signer: Mutex<bool>,
 }
 
 static SHARED: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
@@ -55,18 +56,34 @@ impl Stage {
         let folder = tempfile::tempdir()?;
         let ca = certificates(folder.path(), &["broker"])?;
         let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let mut stage = Stage { folder, org: Key::generate()?, broker, ca, processes: Vec::new() };
+        let stage = Stage {
+            folder,
+            org: Key::generate()?,
+            broker,
+            ca,
+            processes: Mutex::new(Vec::new()),
+            signer: Mutex::new(false),
+        };
         stage.start_broker()?;
         stage.start_node()?;
-        stage.start_signer()?;
         Ok(stage)
+    }
+
+    /// Starts the request signer, once.
+    pub fn signer(&self) -> Result<()> {
+        let mut started = self.signer.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*started {
+            self.start_signer()?;
+            *started = true;
+        }
+        Ok(())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn start_broker(&mut self) -> Result<()> {
+    fn start_broker(&self) -> Result<()> {
         let config = self.path("broker.conf");
         let path = |name: &str| self.path(name).display().to_string();
         let text = format!(
@@ -87,7 +104,7 @@ impl Stage {
         self.said("broker", "Listening for client connections")
     }
 
-    fn start_node(&mut self) -> Result<()> {
+    fn start_node(&self) -> Result<()> {
         let key = Key::generate()?;
         let token = forge::token(&forge::server(NODE, &key)?, &self.org);
         write_private(&self.path("server.seed"), key.seed().as_bytes())?;
@@ -96,12 +113,15 @@ impl Stage {
         let more = "rpcauthorization = 1\nrpcauthprovider = aaasvc\nloglevel = debug\n";
         write_private(&config, (self.member(NODE, "server") + more).as_bytes())?;
         self.run("node", &["server", "run", "--config"], &config)?;
-        self.said("node", "subscribed").or_else(|_| self.said("node", "onnected"))
+        self.said("node", "connected")
     }
 
-    fn start_signer(&mut self) -> Result<()> {
+    fn start_signer(&self) -> Result<()> {
         let key = Key::generate()?;
-        let host = forge::with(forge::server("aaa.example.net", &key)?, json!({"permissions": {"service_host": true}}));
+        let host = forge::with(
+            forge::server("aaa.example.net", &key)?,
+            json!({"permissions": {"service_host": true}}),
+        );
         write_private(&self.path("aaa.seed"), key.seed().as_bytes())?;
         write_private(&self.path("aaa.jwt"), forge::token(&host, &self.org).as_bytes())?;
         write_private(&self.path("aaa.conf"), self.member("aaa.example.net", "aaa").as_bytes())?;
@@ -142,11 +162,11 @@ impl Stage {
     }
 
     /// Starts a `choria` command that takes a configuration file.
-    fn run(&mut self, name: &'static str, arguments: &[&str], config: &Path) -> Result<()> {
+    fn run(&self, name: &'static str, arguments: &[&str], config: &Path) -> Result<()> {
         let mut command = Command::new(binary("choria"));
         command.args(arguments).arg(config).env_clear().env("HOME", self.folder.path());
         let running = Running::start(&mut command, &self.path(&format!("{name}.log")))?;
-        self.processes.push((name, running));
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).push((name, running));
         Ok(())
     }
 
@@ -164,7 +184,10 @@ impl Stage {
     pub fn one_reason(&self, process: &str, who: &str) -> Result<String> {
         let lines = || -> Vec<String> {
             let log = self.log(process);
-            log.lines().filter(|line| line.contains(who) && line.contains("reason=")).map(str::to_owned).collect()
+            log.lines()
+                .filter(|line| line.contains(who) && line.contains("reason="))
+                .map(str::to_owned)
+                .collect()
         };
         wait_until(&format!("a line about {who}"), Duration::from_secs(10), || !lines().is_empty())
             .with_context(|| format!("the log of {process}:\n{}", self.log(process)))?;
@@ -195,7 +218,10 @@ impl Stage {
         let mut connection = self.dial(from).await?;
         let hello = connection.hello(&caller.id, &caller.token, Some(&caller.key));
         connection.connect(&hello).await?;
-        connection.is_admitted().await.with_context(|| format!("the log of the broker:\n{}", self.log("broker")))?;
+        connection
+            .is_admitted()
+            .await
+            .with_context(|| format!("the log of the broker:\n{}", self.log("broker")))?;
         Ok(connection)
     }
 
@@ -212,7 +238,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         // a failing test has shown what it wanted; a process that broke tells more
-        for (name, process) in &mut self.processes {
+        for (name, process) in self.processes.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             if !process.is_running() {
                 eprintln!("{name} ended by itself:\n{}", process.log());
             }
