@@ -172,6 +172,42 @@ fn caller(id: &str, key: &Key, token: String) -> Caller {
     Caller { id: id.to_owned(), key: key.clone(), token }
 }
 
+/// What the rows below change is all that is wrong: without it everybody says yes.
+#[tokio::test]
+async fn an_honest_chain_is_accepted_by_all() -> Result<()> {
+    let row = Row::begin(0).await?;
+    let holder = Key::generate()?;
+    let issuer = ChainIssuer::vouched_by(&row.stage.org, Key::generate()?)?;
+    let token = issuer.issue(forge::client("up=t000", &holder)?);
+    let caller = caller("up=t000", &holder, token);
+    let mut connection = row.stage.connected(&caller, Ipv4Addr::new(127, 7, 0, 1)).await?;
+    connection.subscribe(&caller.inbox("choria")).await?;
+    let wanted = request::request(&caller.id, "choria", "rpcutil", "ping", &json!({}))?;
+    let secure = request::signed(&wanted, &caller)?;
+    let node = subjects::node("choria", NODE);
+    let limit = Duration::from_secs(10);
+    let reply = request::ask(&mut connection, &node, &wanted, &secure, limit).await?.context("the node")?;
+    ensure!(reply.statuscode.is_ok(), "{reply:?}");
+
+    row.stage.signer()?;
+    let wanted = wanted.to_bytes()?;
+    let data = json!({
+        "request": String::from_utf8(wanted.clone())?, "token": caller.token,
+        "signature": hex::encode(caller.key.sign(&wanted)),
+    });
+    let signer = subjects::service("choria", "aaa_signer");
+    for _ in 0..20 {
+        let request = request::request(&caller.id, "choria", "aaa_signer", "sign", &data)?;
+        let secure = request::insecure(&request, &caller.token)?;
+        let limit = Duration::from_secs(3);
+        if let Some(reply) = request::ask(&mut connection, &signer, &request, &secure, limit).await? {
+            ensure!(reply.statuscode.is_ok() && reply.data.get("secure_request").is_some(), "{reply:?}");
+            return row.end().await;
+        }
+    }
+    bail!("the signer does not answer:\n{}", row.stage.log("aaa"))
+}
+
 // ---- tokens and keys ----
 
 #[tokio::test]
