@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: the figures of the README's table, measured in release builds on this machine.
 
+mod fleet;
+
 use anyhow::Result;
 
 #[derive(clap::Args)]
@@ -9,8 +11,13 @@ pub(crate) struct Options {
 }
 
 #[derive(clap::Subcommand)]
-enum What {}
+enum What {
+    /// A fleet enrols, answers, and sits idle
+    Fleet(fleet::Options),
+}
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    match options.what {}
+    match &options.what {
+        What::Fleet(options) => fleet::run(options),
+    }
 }
