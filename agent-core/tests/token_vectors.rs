@@ -108,7 +108,7 @@ fn upstream(path: &str) -> Option<String> {
     let file = format!("{}/../../shared/vectors/tokens/upstream/{path}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&file).ok();
     if text.is_none() {
-        println!("skipped: {file} is absent");
+        eprintln!("skipped: {file} is absent");
     }
     text
 }

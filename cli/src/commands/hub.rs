@@ -80,7 +80,7 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
             parts.spawn(async move {
                 (
                     "provisioner",
-                    choria_provisioner::run(config, client, end)
+                    Box::pin(choria_provisioner::run(config, client, end))
                         .await
                         .doing(|| String::from("the provisioner failed")),
                 )

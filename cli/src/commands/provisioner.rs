@@ -45,7 +45,7 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     service::runtime()?.block_on(async {
         let shutdown = Shutdown::listen()?;
         service::reopen_log_on_hangup(log)?;
-        choria_provisioner::run(config, client, shutdown.wait())
+        Box::pin(choria_provisioner::run(config, client, shutdown.wait()))
             .await
             .doing(|| String::from("the provisioner ended"))?;
         Ok(0)
