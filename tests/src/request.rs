@@ -92,6 +92,39 @@ pub async fn ask(
     }
 }
 
+/// A request that arrived at somebody who plays a node.
+#[derive(Debug)]
+pub struct Received {
+    pub request: Request,
+    reply: String,
+}
+
+impl Received {
+    /// Reads a message without believing anything of it.
+    pub fn parse(payload: &[u8]) -> Result<Received> {
+        let transport = Transport::parse(payload)?;
+        let request = SecureRequest::parse(&transport.data)?.request()?;
+        Ok(Received { request, reply: transport.headers.reply })
+    }
+
+    /// Answers in this node's name with this body, unsigned as waiting nodes do.
+    pub async fn answer(&self, connection: &mut Liar, sender: &str, body: Vec<u8>) -> Result<()> {
+        let reply = Reply {
+            message: body,
+            request: self.request.id.clone(),
+            sender: sender.to_owned(),
+            agent: self.request.agent.clone(),
+            time: clock::unix_nanos(),
+        };
+        let secure = SecureReply { reply: reply.to_bytes()?, signature: None, sender: None };
+        let headers = Headers { sender: sender.to_owned(), ..Headers::default() };
+        let bytes = Transport { data: secure.to_bytes()?, headers }.to_bytes()?;
+        let refused = connection.publish(&self.reply, &bytes).await?;
+        anyhow::ensure!(refused.is_none(), "the broker refused the reply: {refused:?}");
+        Ok(())
+    }
+}
+
 /// The body of a reply, all layers unpacked and none trusted.
 pub fn read_reply(payload: &[u8]) -> Result<RpcReply> {
     let transport = Transport::parse(payload).context("a reply's transport")?;

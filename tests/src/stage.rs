@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::authority::certificates;
-use crate::forge::{self, Key};
+use crate::forge::{self, ChainIssuer, Key};
 use crate::liar::Liar;
 use crate::process::{Running, binary, free_port, wait_until};
 use crate::request::{self, Caller};
@@ -34,8 +34,9 @@ pub struct Stage {
     pub org: Key,
     pub broker: SocketAddr,
     pub ca: PathBuf,
-    processes: Mutex<Vec<(&'static str, Running)>>,
+    processes: Mutex<Vec<(String, Running)>>,
     signer: Mutex<bool>,
+    provisioner: Mutex<bool>,
 }
 
 static SHARED: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
@@ -52,7 +53,8 @@ impl Stage {
         Ok(stage)
     }
 
-    fn start() -> Result<Stage> {
+    /// A stage that no other test uses.
+    pub fn start() -> Result<Stage> {
         let folder = tempfile::tempdir()?;
         let ca = certificates(folder.path(), &["broker"])?;
         let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
@@ -63,10 +65,46 @@ impl Stage {
             ca,
             processes: Mutex::new(Vec::new()),
             signer: Mutex::new(false),
+            provisioner: Mutex::new(false),
         };
         stage.start_broker()?;
         stage.start_node()?;
         Ok(stage)
+    }
+
+    /// Starts the provisioner, once. It enrols everybody in `example.net`.
+    pub fn provisioner(&self) -> Result<()> {
+        let mut started = self.provisioner.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*started {
+            self.start_provisioner()?;
+            *started = true;
+        }
+        Ok(())
+    }
+
+    /// Somebody who may enter the provisioning account as its provisioner.
+    pub fn provisioner_caller(&self) -> Result<Caller> {
+        let permissions = json!({"permissions": {"provisioner": true, "fleet_management": true}});
+        self.caller_with("provisioner_signer", permissions)
+    }
+
+    /// The token of a node that waits here.
+    pub fn provisioning_token(&self) -> Result<String> {
+        let claims = forge::provisioning(PROVISIONING_TOKEN, &format!("nats://{}", self.broker))?;
+        Ok(forge::token(&claims, &self.org))
+    }
+
+    /// Starts a real node that knows nothing but its provisioning token. Its folder and log are named after it.
+    pub fn waiting_node(&self, identity: &str) -> Result<PathBuf> {
+        let folder = self.path(identity);
+        std::fs::create_dir(&folder)?;
+        write_private(&folder.join("provisioning.jwt"), self.provisioning_token()?.as_bytes())?;
+        let mut command = Command::new(binary("choria"));
+        command.args(["server", "run", "--config"]).arg(folder.join("server.conf"));
+        command.env_clear().env("HOME", &folder).env("CHORIA_IDENTITY", identity);
+        self.keep(identity, &mut command)?;
+        self.said(identity, "connected")?;
+        Ok(folder)
     }
 
     /// Starts the request signer, once.
@@ -146,6 +184,34 @@ impl Stage {
         self.run("aaa", &["aaa", "run", "--config"], &config)
     }
 
+    fn start_provisioner(&self) -> Result<()> {
+        let issuer = ChainIssuer::vouched_by(&self.org, Key::generate()?)?;
+        write_private(&self.path("issuer.seed"), issuer.key.seed().as_bytes())?;
+        write_private(
+            &self.path("issuer.jwt"),
+            issuer.own_token("provisioner_issuer", &self.org)?.as_bytes(),
+        )?;
+        let caller = self.provisioner_caller()?;
+        write_private(&self.path("provisioner.seed"), caller.key.seed().as_bytes())?;
+        write_private(&self.path("provisioner.jwt"), caller.token.as_bytes())?;
+        let client = self.path("provisioner.conf");
+        write_private(&client, self.member("provisioner.example.net", "provisioner").as_bytes())?;
+        let config = self.path("provisioner.yaml");
+        let text = json!({
+            "jwt_verify_cert": self.org.public(), "interval": "1m", "loglevel": "debug", "logfile": "stderr",
+            "token": PROVISIONING_TOKEN, "broker_provisioning_password": PROVISIONER_PASSWORD,
+            "jwt_signing_key": self.path("issuer.seed"), "jwt_signing_token": self.path("issuer.jwt"),
+            "features": {"jwt": true, "ed25519": true}, "helper": "builtin",
+            "builtin": {"configuration": {"loglevel": "info"}, "match": [{"identity": "*.example.net"}]},
+        });
+        write_private(&config, text.to_string().as_bytes())?;
+        let mut command = Command::new(binary("choria"));
+        command.args(["provisioner", "run", "--config"]).arg(config).arg("--choria-config").arg(client);
+        command.env_clear().env("HOME", self.folder.path());
+        self.keep("provisioner", &mut command)?;
+        self.said("provisioner", "provisioner started")
+    }
+
     /// Configuration of a member whose files are `NAME.jwt` and `NAME.seed`.
     fn member(&self, identity: &str, name: &str) -> String {
         format!(
@@ -162,11 +228,15 @@ impl Stage {
     }
 
     /// Starts a `choria` command that takes a configuration file.
-    fn run(&self, name: &'static str, arguments: &[&str], config: &Path) -> Result<()> {
+    fn run(&self, name: &str, arguments: &[&str], config: &Path) -> Result<()> {
         let mut command = Command::new(binary("choria"));
         command.args(arguments).arg(config).env_clear().env("HOME", self.folder.path());
-        let running = Running::start(&mut command, &self.path(&format!("{name}.log")))?;
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner).push((name, running));
+        self.keep(name, &mut command)
+    }
+
+    fn keep(&self, name: &str, command: &mut Command) -> Result<()> {
+        let running = Running::start(command, &self.path(&format!("{name}.log")))?;
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), running));
         Ok(())
     }
 
