@@ -124,7 +124,7 @@ pub fn run(
     progress: &Arc<Progress>,
     stop: &watch::Receiver<bool>,
 ) -> Result<(), SwarmError> {
-    raise_file_limit();
+    choria_host::harden::raise_open_files();
     for number in 1..=options.count {
         prepare(options, number)?;
     }
@@ -228,15 +228,5 @@ fn member(
         shared: shared.clone(),
         replay_slots: REPLAY_SLOTS,
         on_stage: Some(Rc::new(move |to| progress.moved(stage.replace(to), to))),
-    }
-}
-
-/// Two thousand connections are more than the usual 1,024 files of a process; the hard limit is higher.
-fn raise_file_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "could not raise the limit of open files");
     }
 }

@@ -270,11 +270,25 @@ fn engine_config(config: &BrokerConfig) -> EngineConfig {
         server_name: config.identity.clone(),
         connect_urls: config.public_url.iter().cloned().collect(),
         system_account: Some(ACCOUNT_SYSTEM.to_owned()),
-        max_connections: config.max_connections,
+        max_connections: affordable(config.max_connections),
         auth_timeout: config.auth_timeout,
         tls_timeout: config.tls_timeout,
         write_deadline: config.write_deadline,
         max_pending_total: quarter.unwrap_or(defaults.max_pending_total),
         ..defaults
     }
+}
+
+/// As many connections as configured, or as the process may have open files, with a few left for its own.
+fn affordable(max_connections: usize) -> usize {
+    const OWN_FILES: usize = 64;
+    let files = choria_host::harden::raise_open_files().and_then(|files| usize::try_from(files).ok());
+    let room = files.unwrap_or(usize::MAX).saturating_sub(OWN_FILES);
+    if max_connections > room {
+        tracing::warn!(
+            "The limit of open files leaves room for {room} of {max_connections} connections: raise `ulimit -n` (LimitNOFILE) to {}",
+            max_connections.saturating_add(OWN_FILES)
+        );
+    }
+    max_connections.min(room)
 }
