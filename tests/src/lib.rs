@@ -17,5 +17,5 @@ pub use authority::certificates;
 pub use liar::{Liar, Message};
 pub use network::Network;
 pub use operator::{Finished, Operator};
-pub use process::{Running, binary, free_port, wait_until};
+pub use process::{Running, binary, free_port, is_alive, wait_until};
 pub use stage::{Control, NODE, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};

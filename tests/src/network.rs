@@ -27,7 +27,7 @@ impl Network {
         let name = folder.to_str().context("a folder name that is text")?;
         up.push(name);
         up.extend(arguments);
-        let output = Command::new(binary("choria")).args(&up).output()?;
+        let output = Command::new(binary("choria")).args(&up).env("CHORIA_LAB_ALLOW_ROOT", "1").output()?;
         if !output.status.success() {
             bail!(
                 "lab up: {}\n{}{}",
@@ -47,6 +47,36 @@ impl Network {
         self.folder.path()
     }
 
+    /// Ends the lab and returns what the command said. Dropping a network ends it, too.
+    pub fn down(&self) -> Result<String> {
+        let output =
+            Command::new(binary("choria")).args(["lab", "down", "--dir"]).arg(self.lab_folder()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            bail!("lab down: {}\n{said}", output.status);
+        }
+        Ok(said)
+    }
+
+    /// The lab's processes: name and process id.
+    pub fn processes(&self) -> Result<Vec<(String, u32)>> {
+        let record = std::fs::read(self.lab_folder().join("lab.json")).context("the lab's record")?;
+        let record: serde_json::Value = serde_json::from_slice(&record)?;
+        let processes =
+            record.get("processes").and_then(serde_json::Value::as_array).context("no processes")?;
+        let process = |entry: &serde_json::Value| {
+            let name = entry.get("name")?.as_str()?.to_owned();
+            Some((name, u32::try_from(entry.get("pid")?.as_u64()?).ok()?))
+        };
+        processes.iter().map(|entry| process(entry).context("a process without name or id")).collect()
+    }
+
+    /// What a process of the lab logged.
+    pub fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.lab_folder().join("logs").join(format!("{name}.log")))
+            .unwrap_or_default()
+    }
+
     /// An operator who has logged in as the lab's user of that name.
     pub fn operator(&self, user: &str) -> Result<Operator> {
         let operator = Operator::new(&self.lab_folder().join("client.conf"), self.folder.path());
@@ -60,12 +90,15 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let ended =
-            Command::new(binary("choria")).args(["lab", "down", "--dir"]).arg(self.lab_folder()).output();
-        if let Ok(output) = ended
-            && !output.status.success()
+        if std::thread::panicking()
+            && let Ok(processes) = self.processes()
         {
-            eprintln!("lab down: {}", String::from_utf8_lossy(&output.stderr));
+            for (name, _) in processes {
+                eprintln!("---- {name}\n{}", self.log(&name));
+            }
+        }
+        if let Err(error) = self.down() {
+            eprintln!("{error}");
         }
     }
 }

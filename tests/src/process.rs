@@ -19,9 +19,16 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A TCP port that nobody listened on a moment ago.
+/// A TCP port that nobody listened on a moment ago. From below the range that the kernel gives to outgoing
+/// connections, so that none of those takes it before the process under test does.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    for _ in 0..200 {
+        let port = 15_000 + u16::from_be_bytes(crate::forge::random()?) % 17_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port between 15000 and 32000")
 }
 
 /// Asks until the answer is yes; an error that says what was waited for when `limit` is over.
@@ -110,6 +117,13 @@ impl Drop for Running {
             drop(self.child.wait());
         }
     }
+}
+
+/// Whether a process runs. One that ended and was not fetched by whoever inherited it does not.
+pub fn is_alive(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // the name before the state may hold anything, even parentheses
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
 /// Sends a signal to a process by its id.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::authority::certificates;
 use crate::forge::{self, ChainIssuer, Key};
 use crate::liar::Liar;
-use crate::process::{Running, binary, free_port, wait_until};
+use crate::process::{Running, binary, wait_until};
 use crate::request::{self, Caller};
 
 /// Identity of the node.
@@ -57,11 +57,10 @@ impl Stage {
     pub fn start() -> Result<Stage> {
         let folder = tempfile::tempdir()?;
         let ca = certificates(folder.path(), &["broker"])?;
-        let broker = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
-        let stage = Stage {
+        let mut stage = Stage {
             folder,
             org: Key::generate()?,
-            broker,
+            broker: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             ca,
             processes: Mutex::new(Vec::new()),
             signer: Mutex::new(false),
@@ -121,25 +120,30 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    fn start_broker(&self) -> Result<()> {
+    fn start_broker(&mut self) -> Result<()> {
         let config = self.path("broker.conf");
         let path = |name: &str| self.path(name).display().to_string();
         let text = format!(
             "identity = broker.example.net\nloglevel = info\nplugin.choria.broker_network = true\n\
              plugin.choria.use_srv = false\nplugin.choria.network.listen_address = 127.0.0.1\n\
-             plugin.choria.network.client_port = {port}\n\
+             plugin.choria.network.client_port = 0\n\
              plugin.choria.network.provisioning.client_password = {PROVISIONER_PASSWORD}\n\
              plugin.security.provider = choria\nplugin.security.issuer.names = choria\n\
              plugin.security.issuer.choria.public = {issuer}\nplugin.security.choria.certificate = {certificate}\n\
              plugin.security.choria.key = {key}\n",
-            port = self.broker.port(),
             issuer = self.org.public(),
             certificate = path("broker.pem"),
             key = path("broker.key"),
         );
         write_private(&config, text.as_bytes())?;
         self.run("broker", &["broker", "run", "--config"], &config)?;
-        self.said("broker", "Listening for client connections")
+        let listening = "Listening for client connections on ";
+        self.said("broker", listening)?;
+        let log = self.log("broker");
+        let (_, address) = log.split_once(listening).context("an address")?;
+        let address: String = address.chars().take_while(|c| !c.is_whitespace() && *c != '"').collect();
+        self.broker = address.parse().with_context(|| format!("{address:?} is no address"))?;
+        Ok(())
     }
 
     fn start_node(&self) -> Result<()> {

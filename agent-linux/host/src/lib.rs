@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod duration;
+pub mod fault;
 pub mod harden;
 pub mod log;
 pub mod private_file;

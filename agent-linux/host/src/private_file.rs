@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::fault;
+
 /// Largest secret file read: a client token may carry a policy of 64 KiB.
 pub const MAX_SECRET: u64 = 256 * 1024;
 
@@ -145,9 +147,11 @@ pub fn stage(path: &Path, bytes: &[u8], mode: u32) -> Result<Staged, PrivateFile
         .permissions(std::fs::Permissions::from_mode(0o600))
         .tempfile_in(directory_of(path))
         .map_err(write_error)?;
+    fault::step();
     file.write_all(bytes).map_err(write_error)?;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).map_err(write_error)?;
     file.as_file().sync_all().map_err(write_error)?;
+    fault::step();
     Ok(Staged { file, target: path.to_path_buf() })
 }
 
@@ -161,6 +165,7 @@ impl Staged {
         self.file
             .persist(&target)
             .map_err(|error| PrivateFileError::Write { path: target.clone(), source: error.error })?;
+        fault::step();
         sync_directory(&target).map_err(|source| PrivateFileError::Write { path: target, source })
     }
 }
@@ -192,7 +197,10 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PrivateF
 pub fn remove(path: &Path) -> Result<(), PrivateFileError> {
     let remove_error = |source| PrivateFileError::Remove { path: path.to_path_buf(), source };
     match std::fs::remove_file(path) {
-        Ok(()) => sync_directory(path).map_err(remove_error),
+        Ok(()) => {
+            fault::step();
+            sync_directory(path).map_err(remove_error)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(remove_error(error)),
     }

@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use agent_core::json::Object;
-use choria_host::private_file;
+use choria_host::{fault, private_file};
 
 use super::{MAX_TEXT, StoreError};
 
@@ -50,6 +50,7 @@ impl Staged {
     /// Replaces the old directory. Between the two renames there is none, which denies.
     pub(super) fn commit(self) -> Result<(), StoreError> {
         remove_directory(&self.target)?;
+        fault::step();
         std::fs::rename(&self.fresh, &self.target)
             .map_err(|source| StoreError::Directory { path: self.target, source })
     }
