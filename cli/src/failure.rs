@@ -17,6 +17,8 @@ pub(crate) enum Code {
     Denied = 5,
     /// A question had to be asked and there was nobody to answer.
     NeedsAnswer = 6,
+    /// Ctrl-C: 128 and the number of SIGINT, as shells count.
+    Interrupted = 130,
 }
 
 /// A failure: what did not work, because of what, and what to do about it.
@@ -35,6 +37,11 @@ impl Failure {
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Failure::new(message).code(Code::Usage)
+    }
+
+    /// Somebody pressed Ctrl-C; that is no error to explain.
+    pub(crate) fn interrupted() -> Self {
+        Failure::new("Interrupted").code(Code::Interrupted)
     }
 
     #[must_use]
@@ -69,7 +76,10 @@ impl Failure {
     /// Writes the failure to stderr. With `CHORIA_CLASSIC_ERRORS=1` the first line keeps upstream's shape.
     pub(crate) fn print(&self) {
         let mut text = String::new();
-        if std::env::var_os("CHORIA_CLASSIC_ERRORS").is_some_and(|value| value == "1") {
+        if self.code == Code::Interrupted as u8 {
+            // after the `^C` that the terminal shows
+            text.push_str(&format!("\n{}\n", self.message));
+        } else if std::env::var_os("CHORIA_CLASSIC_ERRORS").is_some_and(|value| value == "1") {
             text.push_str(&format!("FATA[0000] Could not run Choria: {}\n", self.message));
         } else {
             text.push_str(&format!("choria: error: {}\n", self.message));

@@ -24,7 +24,7 @@ pub(crate) struct FilterFlags {
     /// Facts and classes in one text, with spaces between them
     #[arg(long = "with", short = 'W', visible_alias = "group", value_name = "TEXT")]
     combined: Vec<String>,
-    /// Nodes for which this expression is true
+    /// Nodes for which this expression is true; nodes of this version cannot evaluate any and stay silent
     #[arg(long, short = 'S', value_name = "EXPRESSION")]
     select: Option<String>,
     /// Collective to ask, one of the configured
@@ -52,6 +52,9 @@ impl FilterFlags {
         if let Some(expression) = &self.select {
             filter.add_compound(expression);
         }
+        for text in filter.identity.iter().chain(&filter.cf_class).chain(&filter.agent) {
+            check_pattern(text)?;
+        }
         Ok(filter)
     }
 
@@ -68,12 +71,28 @@ impl FilterFlags {
         .flat_map(|(flag, values)| values.iter().map(move |value| format!("{flag} {value}")))
         .chain(self.select.iter().map(|text| format!("-S {text}")))
         .collect();
-        let filter =
-            if given.is_empty() { String::from("no filter") } else { format!("filter {}", given.join(" ")) };
-        Failure::new(message).code(Code::NoReplies).hint(format!(
-            "asked collective {collective:?} with {filter}; `choria ping` shows which nodes answer at all"
-        ))
+        Failure::new(message).code(Code::NoReplies).hint(if given.is_empty() {
+            format!("asked all of collective {collective:?}: no node is connected, or none obeys this token")
+        } else {
+            let filter = given.join(" ");
+            format!(
+                "asked collective {collective:?} with filter {filter}; `choria ping` shows which nodes answer at all"
+            )
+        })
     }
+}
+
+/// A node drops a request whose pattern it cannot read, without a word.
+fn check_pattern(text: &str) -> Result<(), Failure> {
+    let Some(pattern) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) else {
+        return Ok(());
+    };
+    regex::Regex::new(pattern).map(drop).map_err(|error| {
+        // the lines before show the pattern, which the person has just typed
+        let error = error.to_string();
+        let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Failure::usage(format!("{text} is no regular expression: {why}"))
+    })
 }
 
 #[cfg(test)]
@@ -105,5 +124,11 @@ mod tests {
         let flags = FilterFlags { facts: vec!["memory".into()], ..FilterFlags::default() };
         let failure = flags.filter(None).unwrap_err();
         assert_eq!(failure.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_pattern_that_no_node_could_read_is_a_usage_error() {
+        let flags = FilterFlags { classes: vec!["/[/".into()], ..FilterFlags::default() };
+        assert_eq!(flags.filter(None).unwrap_err().exit_code(), 2);
     }
 }

@@ -1,12 +1,12 @@
 //! What every fleet command does first and last: configuration, connection, finding nodes, calling them with a
 //! progress bar. The protocol itself is `choria-client`'s.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use choria_client::{
     ClientConfig, ClientError, ConnectOptions, Connection, DiscoveryOptions, LimitMethod, PingOptions,
-    RpcOptions, Verification, config_files, targets,
+    RpcOptions, Verification, config_files, ddl_store, discovery, targets,
 };
 use choria_protocol::Filter;
 use choria_protocol::ddl::{self, Ddl};
@@ -14,9 +14,9 @@ use serde_json::{Map, Value};
 
 use crate::arguments::Global;
 use crate::commands::req::Answer;
-use crate::discovery_flags::DiscoveryFlags;
+use crate::discovery_flags::{DiscoveryFlags, Method};
 use crate::failure::Failure;
-use crate::nodes_file;
+use crate::nearest;
 use crate::output::colour::Colour;
 use crate::output::progress::Progress;
 use crate::output::{self, harmless};
@@ -81,10 +81,14 @@ impl Call {
             timeout: None,
         }
     }
+
+    pub(crate) fn nodes(&self) -> &[String] {
+        &self.nodes
+    }
 }
 
 /// How a call went.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) request_id: String,
     pub(crate) discovered: usize,
@@ -142,7 +146,7 @@ impl Fleet {
     }
 
     fn connection(&self) -> Result<&Connection, Failure> {
-        self.connection.as_ref().ok_or_else(|| Failure::new("there is no connection to a broker"))
+        Ok(self.connection.as_ref().ok_or_else(not_connected)?)
     }
 
     /// Lets the broker know that we leave; a connection that is already gone needs no goodbye.
@@ -160,33 +164,28 @@ impl Fleet {
         self.colour
     }
 
-    /// The schema of an agent: a file in one of the library folders, or the one this program was built with.
+    /// The schema of an agent.
     pub(crate) fn ddl(&self, agent: &str) -> Result<Ddl, Failure> {
-        if let Some(ddl) = ddl::builtin(agent) {
-            return Ok(ddl);
-        }
-        let registry = self.config.registry_cache.iter().map(|folder| folder.join("agent"));
-        let libraries =
-            self.config.libdirs.iter().flat_map(|folder| {
-                ["choria", "mcollective"].map(|provider| folder.join(provider).join("agent"))
-            });
-        let folders: Vec<PathBuf> = libraries.chain(registry).collect();
-        let plain = agent.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        let file = folders
-            .iter()
-            .map(|folder| folder.join(format!("{agent}.json")))
-            .find(|path| plain && path.exists());
-        let Some(path) = file else {
+        ddl_store::find(&self.config, agent).map_err(|error| {
+            let ClientError::NoDdl { .. } = error else { return error.into() };
             let known: Vec<&str> = ddl::builtin_names().collect();
-            return Err(Failure::usage(format!("there is no schema for agent {agent:?}")).hint(format!(
-                "known are {}; put others in a folder of `libdir` as choria/agent/{agent}.json",
-                known.join(", ")
-            )));
-        };
-        let bytes = std::fs::read(&path)
-            .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
-        Ddl::parse(&bytes)
-            .map_err(|error| Failure::new(format!("the schema {} is not valid: {error}", path.display())))
+            let hint = nearest::did_you_mean(agent, known.iter().copied()).unwrap_or_else(|| {
+                format!(
+                    "known are {}; put the schemas of others in a folder of `libdir` as choria/agent/AGENT.json",
+                    known.join(", ")
+                )
+            });
+            Failure::from(error).hint(hint)
+        })
+    }
+
+    /// Whether the flags name a way to find nodes that can be used.
+    pub(crate) fn check(&self, flags: &DiscoveryFlags) -> Result<(), Failure> {
+        // stdin can be read once only
+        if flags.nodes.as_deref() == Some(Path::new("-")) {
+            return Ok(());
+        }
+        flags.method(&self.config, &self.collective).map(drop)
     }
 
     pub(crate) async fn ping(
@@ -217,46 +216,53 @@ impl Fleet {
         talk: bool,
     ) -> Result<Found, Failure> {
         let started = Instant::now();
-        let method = match (&flags.nodes, &flags.method) {
-            (Some(_), _) => "flatfile",
-            (None, Some(method)) => method,
-            (None, None) => &self.config.discovery_method,
-        };
+        let (method, how) = flags.method(&self.config, &self.collective)?;
         if talk {
             output::note(&format!("Discovering nodes using the {method} method .... "));
         }
-        let nodes = match method {
-            "mc" | "broadcast" => {
+        let found = self.find(filter, flags, how).await;
+        if talk {
+            output::note(
+                &found.as_ref().map_or_else(|_| String::from("\n"), |nodes| format!("{}\n", nodes.len())),
+            );
+        }
+        Ok(Found { nodes: found?, method, took: started.elapsed() })
+    }
+
+    async fn find(
+        &self,
+        filter: &Filter,
+        flags: &DiscoveryFlags,
+        how: Method,
+    ) -> Result<Vec<String>, ClientError> {
+        let found = match how {
+            Method::Broadcast => {
                 let options = DiscoveryOptions {
                     timeout: flags.discovery_timeout,
                     windowed: flags.discovery_window.then_some(true),
                     ..DiscoveryOptions::default()
                 };
-                choria_client::discover(self.connection()?, filter, &options).await?.identities()
+                let connection = self.connection.as_ref().ok_or_else(not_connected)?;
+                choria_client::discover(connection, filter, &options).await?
             }
-            "flatfile" | "file" => nodes_file::read(flags, filter)?,
-            other => {
-                return Err(Failure::usage(format!("discovery method {other:?} is not known"))
-                    .hint("use mc, broadcast or flatfile"));
-            }
+            Method::List { text, options } => discovery::flatfile::from_text(&text, &options, filter)?,
+            Method::Inventory(file) => discovery::inventory::from_file(&file, &self.collective, filter)?,
+            Method::External(options) => discovery::external::run(&options, filter).await?,
         };
-        if talk {
-            output::note(&format!("{}\n", nodes.len()));
-        }
-        Ok(Found { nodes, method: method.to_owned(), took: started.elapsed() })
+        Ok(found.identities())
     }
 
     /// Keeps as many nodes as `--limit` says.
     pub(crate) fn limit(
         &self,
         nodes: Vec<String>,
-        limit: Option<&str>,
+        limit: Option<targets::Amount>,
         seed: Option<u64>,
     ) -> Result<Vec<String>, Failure> {
         let Some(limit) = limit else { return Ok(nodes) };
         let method = if seed.is_some() { LimitMethod::Random } else { self.config.limit_method };
         let seed = seed.unwrap_or_else(|| choria_host::clock::unix_nanos().unsigned_abs());
-        Ok(targets::limit(nodes, limit.parse()?, method, seed)?)
+        Ok(targets::limit(nodes, limit, method, seed)?)
     }
 
     pub(crate) async fn call(
@@ -316,6 +322,10 @@ impl Fleet {
             took: summary.request_time,
         })
     }
+}
+
+fn not_connected() -> ClientError {
+    ClientError::Broker(String::from("there is none"))
 }
 
 /// The client configuration that the flags, the environment and the files give.

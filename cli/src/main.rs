@@ -8,6 +8,7 @@ mod failure;
 mod filter_flags;
 mod fleet;
 mod lab;
+mod nearest;
 mod nodes_file;
 mod output;
 
@@ -58,17 +59,17 @@ fn run(arguments: &Arguments) -> Result<u8, Failure> {
     }
 }
 
-/// Runs a command that talks to the network; one thread is enough for a person's tool. SIGINT and SIGTERM end it with
-/// the code that shells expect; nothing that was received is lost, it has been printed.
+/// Runs a command that talks to the network; one thread is enough for a person's tool. Ctrl-C ends it with the code that
+/// shells expect. The command is asked first: one that has results to show for itself looks for Ctrl-C on its own.
 fn block_on(command: impl Future<Output = Result<u8, Failure>>) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         tokio::select! {
+            biased;
             result = command => result,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                output::note("\nInterrupted\n");
-                Ok(130)
+            pressed = tokio::signal::ctrl_c() => {
+                pressed?;
+                Err(Failure::interrupted())
             }
         }
     })

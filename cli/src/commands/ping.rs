@@ -192,8 +192,12 @@ fn histogram(pongs: &[Pong]) -> String {
     }
     let highest = buckets.iter().copied().max().unwrap_or(1).max(1);
     let mut out = String::from("\n");
+    let mut above = None;
     for row in (1..=ROWS).rev() {
-        let label = highest * row / ROWS;
+        let count = highest * row / ROWS;
+        // where rows are finer than nodes, a number stands once
+        let label = if above == Some(count) || count == 0 { String::new() } else { count.to_string() };
+        above = Some(count);
         let bars: String =
             buckets.iter().map(|count| if count * ROWS >= highest * row { '█' } else { ' ' }).collect();
         out.push_str(format!("{label:>6} ┤{bars}").trim_end());

@@ -53,8 +53,8 @@ enum Command {
 /// Where the lab lives.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// Directory of the lab [default: ~/.local/state/choria/lab]
-    #[arg(long, value_name = "DIR")]
+    /// Directory of the lab; `lab env` sets CHORIA_LAB [default: ~/.local/state/choria/lab]
+    #[arg(long, value_name = "DIR", env = "CHORIA_LAB", hide_env = true)]
     dir: Option<PathBuf>,
 }
 

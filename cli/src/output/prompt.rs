@@ -1,9 +1,9 @@
 //! Questions to a person (docs/spec/07 §2.10). Without a terminal the command ends and names the flag that answers.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read, Write};
 
 use choria_host::Secret;
-use rustix::termios::{LocalModes, OptionalActions};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 use crate::failure::{Code, Failure};
 
@@ -19,15 +19,15 @@ fn interactive() -> bool {
 
 /// Asks for a line of text; an empty answer takes the default.
 pub(crate) fn text(label: &str, default: &str, flag: &str) -> Result<String, Failure> {
-    if !interactive() {
-        return Err(needs_terminal(label, flag));
-    }
     let shown = if default.is_empty() { String::new() } else { format!("({default}) ") };
-    super::note(&format!("? {label}:  {shown}"));
-    let mut line = String::new();
-    std::io::stdin().lock().take(4_096).read_line(&mut line)?;
-    let line = line.trim();
-    Ok(if line.is_empty() { default.to_owned() } else { line.to_owned() })
+    let line = line(label, &format!("? {label}:  {shown}"), flag)?;
+    Ok(if line.is_empty() { default.to_owned() } else { line })
+}
+
+/// Asks a question whose safe answer is no.
+pub(crate) fn confirm(question: &str, flag: &str) -> Result<bool, Failure> {
+    let line = line(question, &format!("? {question} (y/N) "), flag)?;
+    Ok(matches!(line.as_str(), "y" | "Y" | "yes" | "Yes"))
 }
 
 /// Asks for a secret; every character typed shows as a star.
@@ -36,16 +36,57 @@ pub(crate) fn secret(label: &str, flag: &str) -> Result<Secret, Failure> {
         return Err(needs_terminal(label, flag));
     }
     super::note(&format!("? {label}:  "));
-    let stdin = std::io::stdin();
-    let before = rustix::termios::tcgetattr(&stdin).map_err(std::io::Error::from)?;
-    let mut quiet = before.clone();
-    quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON);
-    rustix::termios::tcsetattr(&stdin, OptionalActions::Flush, &quiet).map_err(std::io::Error::from)?;
-    let answer = read_stars();
-    let restored = rustix::termios::tcsetattr(&stdin, OptionalActions::Flush, &before);
+    let answer = {
+        let _modes = Modes::without(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)?;
+        read_stars()
+    };
     super::note("\n");
-    restored.map_err(std::io::Error::from)?;
     answer
+}
+
+fn line(label: &str, shown: &str, flag: &str) -> Result<String, Failure> {
+    if !interactive() {
+        return Err(needs_terminal(label, flag));
+    }
+    super::note(shown);
+    let _modes = Modes::without(LocalModes::ISIG)?;
+    let mut typed = Vec::new();
+    for byte in std::io::stdin().lock().take(4_096).bytes() {
+        match byte? {
+            CTRL_C => return Err(Failure::interrupted()),
+            b'\n' => break,
+            other => typed.push(other),
+        }
+    }
+    Ok(String::from_utf8_lossy(&typed).trim().to_owned())
+}
+
+/// What Ctrl-C sends where it is a character.
+const CTRL_C: u8 = 3;
+
+/// The terminal in another mode for as long as this lives. Ctrl-C then is a character that ends the line: as a signal it
+/// would not reach a thread that waits for an answer, or leave the terminal without echo.
+struct Modes {
+    before: Termios,
+}
+
+impl Modes {
+    fn without(modes: LocalModes) -> Result<Self, Failure> {
+        let before = rustix::termios::tcgetattr(std::io::stdin()).map_err(std::io::Error::from)?;
+        let mut now = before.clone();
+        now.local_modes.remove(modes);
+        now.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
+        rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Flush, &now)
+            .map_err(std::io::Error::from)?;
+        Ok(Modes { before })
+    }
+}
+
+impl Drop for Modes {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no mode.
+        let _gone = rustix::termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.before);
+    }
 }
 
 fn read_stars() -> Result<Secret, Failure> {
@@ -56,6 +97,7 @@ fn read_stars() -> Result<Secret, Failure> {
     while stdin.read(&mut byte)? == 1 {
         match byte[0] {
             b'\n' | b'\r' => break,
+            CTRL_C => return Err(Failure::interrupted()),
             4 if typed.is_empty() => break,
             8 | 127 => {
                 // One character may be several bytes.
@@ -78,15 +120,4 @@ fn read_stars() -> Result<Secret, Failure> {
     }
     let text = String::from_utf8(typed).map_err(|_| Failure::new("what was typed is not UTF-8 text"))?;
     Ok(Secret::new(text))
-}
-
-/// Asks a question whose safe answer is no.
-pub(crate) fn confirm(question: &str, flag: &str) -> Result<bool, Failure> {
-    if !interactive() {
-        return Err(needs_terminal(question, flag));
-    }
-    super::note(&format!("? {question} (y/N) "));
-    let mut line = String::new();
-    std::io::stdin().lock().take(64).read_line(&mut line)?;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes" | "Yes"))
 }

@@ -300,7 +300,7 @@ impl Signer {
         if !self.state.rate.take(&claims.caller_id, self.rate, Instant::now()) {
             return Err(Refusal::Rate);
         }
-        if !self.state.first_or_same(&request, asked.request, now) {
+        if !self.state.first_or_same(&request, now)? {
             return Err(Refusal::Replayed);
         }
         self.authorize(&caller, &request)?;
@@ -415,14 +415,16 @@ impl Delegation {
 }
 
 impl SignerState {
-    /// Whether this id is new, or came with the same bytes before, as a repeated attempt does.
-    fn first_or_same(&self, request: &Request, bytes: &[u8], now: i64) -> bool {
-        let hash: [u8; 32] = Sha256::digest(bytes).into();
+    /// Whether this id is new, or belongs to the same request as before. The time does not count: a client that calls
+    /// nodes in groups has the request signed again, under a new date, for each of them (docs/spec/07 §4.4).
+    fn first_or_same(&self, request: &Request, now: i64) -> Result<bool, Refusal> {
+        let undated = Request { time: 1, ..request.clone() }.to_bytes()?;
+        let hash: [u8; 32] = Sha256::digest(&undated).into();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, until)) = seen.by_id.get(&request.id)
             && *until > now
         {
-            return *known == hash;
+            return Ok(*known == hash);
         }
         let until = now.saturating_add(request.ttl).saturating_add(CLOCK_WINDOW / 1_000_000_000);
         if seen.by_id.insert(request.id.clone(), (hash, until)).is_none() {
@@ -433,7 +435,7 @@ impl SignerState {
         {
             seen.by_id.remove(&oldest);
         }
-        true
+        Ok(true)
     }
 }
 

@@ -19,13 +19,13 @@ pub enum ClientError {
     Setting { key: &'static str, reason: String },
     #[error("no token file defined")]
     NoTokenFile,
-    #[error("could not read the token {}: {reason}", path.display())]
+    #[error("there is no usable token: {reason}")]
     Token { path: PathBuf, reason: String },
     #[error("authentication token {} is not valid: it expired at {expired}", path.display())]
     TokenExpired { path: PathBuf, expired: String },
     #[error("authentication token {} is not valid: {reason}", path.display())]
     TokenNotValid { path: PathBuf, reason: String },
-    #[error("could not read the seed {}: {reason}", path.display())]
+    #[error("there is no usable seed: {reason}")]
     Seed { path: PathBuf, reason: String },
     #[error("the seed {} does not belong to the token {}", seed.display(), token.display())]
     SeedMismatch { seed: PathBuf, token: PathBuf },
@@ -49,7 +49,7 @@ pub enum ClientError {
     Filter(#[from] FilterError),
     #[error(transparent)]
     Ddl(#[from] DdlError),
-    #[error("no DDL for agent '{agent}' was found; looked at {}", paths(.looked_at))]
+    #[error("no DDL for agent '{agent}' was found{}", where_looked(.looked_at))]
     NoDdl { agent: String, looked_at: Vec<PathBuf> },
     #[error("invalid input: {0}")]
     Input(#[from] InputError),
@@ -73,7 +73,8 @@ pub enum ClientError {
     BadLimit { text: String },
     /// The signer said no. The wording is one that people search for.
     #[error(
-        "could not perform request: error from remote signer: {reason} ({caller} asked for {agent}#{action})"
+        "could not perform request: error from remote signer: {reason} ({caller} asked for {what})",
+        what = if action.is_empty() { agent.clone() } else { format!("{agent}#{action}") }
     )]
     SignerDenied { reason: String, caller: String, agent: String, action: String },
     #[error("could not perform remote signing request: {0}")]
@@ -104,6 +105,10 @@ fn paths(paths: &[PathBuf]) -> String {
         return "no directory".to_owned();
     }
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn where_looked(folders: &[PathBuf]) -> String {
+    if folders.is_empty() { String::new() } else { format!("; looked at {}", paths(folders)) }
 }
 
 impl ClientError {
@@ -144,6 +149,12 @@ impl ClientError {
             }
             Self::CertificateRefused(_) => {
                 Some("set plugin.security.choria.ca to the CA file that signed your brokers' certificates")
+            }
+            Self::SignerDenied { .. } => {
+                Some("your token's policy does not allow it; `choria jwt TOKEN-FILE` shows the policy")
+            }
+            Self::LoginFailed(_) => {
+                Some("check the user name and the password; the login service's log has the reason")
             }
             Self::NoConfiguration(_) => {
                 Some("write one of them, or name a file with --config or CHORIA_CONFIG")

@@ -174,7 +174,7 @@ impl Connection {
     }
 
     fn denied(&self, reason: &str, request: &Request) -> ClientError {
-        let action = RpcRequest::parse(&request.message).map_or_else(|_| "-".to_owned(), |body| body.action);
+        let action = RpcRequest::parse(&request.message).map(|body| body.action).unwrap_or_default();
         // services and HTTP signers spell it differently; people search for this one
         let reason = if reason.eq_ignore_ascii_case("request denied") { "Request denied" } else { reason };
         ClientError::SignerDenied {

@@ -5,11 +5,13 @@ mod document;
 mod summary;
 mod text;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use choria_protocol::ddl::{Action, Display};
+use choria_client::ClientError;
+use choria_client::targets::Amount;
+use choria_protocol::ddl::{Action, Ddl, Display, InputError};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
@@ -21,6 +23,7 @@ use crate::discovery_flags::DiscoveryFlags;
 use crate::failure::{Code, Doing, Failure};
 use crate::filter_flags::FilterFlags;
 use crate::fleet::{Call, Fleet};
+use crate::nearest;
 use crate::output::colour::{Colour, Paint};
 use crate::output::table::{self, Table};
 use crate::output::{self, format, harmless, prompt};
@@ -56,7 +59,7 @@ pub(crate) struct Options {
     senders: bool,
     /// Only this many nodes, or this share of them
     #[arg(long, value_name = "N|P%")]
-    limit: Option<String>,
+    limit: Option<Amount>,
     /// Seed for the choice of nodes when the limit is a random one
     #[arg(long, value_name = "SEED", requires = "limit")]
     limit_seed: Option<u64>,
@@ -128,16 +131,67 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     let filter = options.filter.filter(Some(&options.agent))?;
     let fleet = Fleet::offline(global, options.filter.target.as_deref())?;
     let ddl = fleet.ddl(&options.agent)?;
-    let action = ddl.action(&options.action).map_err(|error| Failure::usage(error.to_string()))?.clone();
-    let (data, warnings) =
-        action.inputs_from_text(&texts).map_err(|error| Failure::usage(error.to_string()))?;
+    let action = action(&ddl, &options.action)?;
+    let (data, warnings) = action.inputs_from_text(&texts).map_err(|error| bad_input(&action, error))?;
     for warning in warnings {
         output::note(&format!("warning: input {:?}: {}\n", warning.input, warning.text));
     }
+    // whatever can be wrong with the command line is told before a node is asked to do anything
+    fleet.check(&options.discovery)?;
+    if let Some(path) = &options.output_file {
+        writable(path)?;
+    }
     let fleet = fleet.online(global).await?;
     let result = call(&fleet, options, &filter, ddl.metadata.service, &action, data).await;
-    fleet.close().await;
+    if !result.as_ref().is_ok_and(|code| *code == Code::Interrupted as u8) {
+        fleet.close().await;
+    }
     result
+}
+
+fn action(ddl: &Ddl, name: &str) -> Result<Action, Failure> {
+    ddl.action(name).cloned().map_err(|error| {
+        let known: Vec<&str> = ddl.actions.iter().map(|action| action.name.as_str()).collect();
+        let hint = nearest::did_you_mean(name, known.iter().copied());
+        Failure::from(ClientError::from(error))
+            .hint(hint.unwrap_or_else(|| format!("its actions are {}", known.join(", "))))
+    })
+}
+
+fn bad_input(action: &Action, error: InputError) -> Failure {
+    let meant = match &error {
+        InputError::Undeclared { name, valid } => {
+            nearest::did_you_mean(name, valid.iter().map(String::as_str))
+        }
+        _ => action.input.get(error.input()).map(|input| input.description.trim().to_owned()),
+    };
+    let failure = Failure::from(ClientError::from(error));
+    match meant {
+        Some(hint) if !hint.is_empty() => failure.hint(harmless(&hint)),
+        _ => failure,
+    }
+}
+
+/// Results that cannot be written would be lost after the nodes have done what they were asked to.
+fn writable(path: &Path) -> Result<(), Failure> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let failed = |reason: String| {
+        Failure::new(format!("cannot write the results to {}", path.display())).because(reason)
+    };
+    if !folder.is_dir() {
+        return Err(failed(format!("there is no folder {}", folder.display())));
+    }
+    if path.is_dir() {
+        return Err(failed(String::from("it is a directory")));
+    }
+    tempfile::Builder::new()
+        .prefix(".choria-")
+        .tempfile_in(folder)
+        .map(drop)
+        .map_err(|error| failed(format!("{}: {}", folder.display(), error.kind())))
 }
 
 async fn call(
@@ -158,7 +212,7 @@ async fn call(
         if found.nodes.is_empty() {
             return Err(options.filter.nobody("did not discover any nodes", fleet.collective()));
         }
-        nodes = fleet.limit(found.nodes, options.limit.as_deref(), options.limit_seed)?;
+        nodes = fleet.limit(found.nodes, options.limit, options.limit_seed)?;
     }
     if options.jsonl {
         output::print(&document::discovery(nodes.len(), discovery_took));
@@ -168,25 +222,39 @@ async fn call(
         return Ok(0);
     }
     let many = options.confirm_over.is_some_and(|limit| nodes.len() > limit);
-    if many && !options.yes && !prompt::confirm(&format!("Really call {} nodes", nodes.len()), "--yes")? {
+    if many
+        && !options.yes
+        && !prompt::confirm(
+            &format!("Really call {}#{} on {} nodes", options.agent, options.action, nodes.len()),
+            "--yes",
+        )?
+    {
         return Ok(0);
     }
+    let started = (choria_host::clock::unix_seconds(), Instant::now());
     let mut summaries = Summary::of(action);
     let mut call = Call::new(&options.agent, &options.action, data, nodes);
     call.progress = !(quiet || options.np);
     call.batch = options.batch;
     call.batch_sleep = options.batch_sleep;
     call.timeout = options.timeout;
+    let targets = call.nodes().to_vec();
     let mut answers: Vec<Answer> = Vec::new();
-    let mut summary = fleet
-        .call(call, |answer: Answer| {
+    let finished = tokio::select! {
+        summary = fleet.call(call, |answer: Answer| {
             summaries.iter_mut().for_each(|summary| summary.add(&answer));
             if options.jsonl {
                 output::print(&document::result(&answer));
             }
             answers.push(answer);
-        })
-        .await?;
+        }) => Some(summary?),
+        pressed = tokio::signal::ctrl_c() => {
+            pressed?;
+            None
+        }
+    };
+    let interrupted = finished.is_none();
+    let mut summary = finished.unwrap_or_else(|| cut_short(&targets, &answers, started));
     summary.discovery = discovery_took;
     if options.sort {
         answers.sort_by(|a, b| a.sender.cmp(&b.sender));
@@ -209,7 +277,27 @@ async fn call(
         };
         deliver(options, &results)?;
     }
+    if interrupted {
+        output::note("Interrupted\n");
+        return Ok(Code::Interrupted as u8);
+    }
     verdict(options, &summary, service)
+}
+
+/// What is known of a call that somebody ended with Ctrl-C.
+fn cut_short(targets: &[String], answers: &[Answer], started: (i64, Instant)) -> crate::fleet::Summary {
+    let answered: BTreeSet<&str> = answers.iter().map(|answer| answer.sender.as_str()).collect();
+    let ok = successful(answers).count();
+    crate::fleet::Summary {
+        discovered: targets.len(),
+        responses: answers.len(),
+        ok,
+        failed: answers.len() - ok,
+        silent: targets.iter().filter(|node| !answered.contains(node.as_str())).cloned().collect(),
+        started: started.0,
+        took: started.1.elapsed(),
+        ..crate::fleet::Summary::default()
+    }
 }
 
 fn verdict(options: &Options, summary: &crate::fleet::Summary, service: bool) -> Result<u8, Failure> {

@@ -121,6 +121,18 @@ fn t_179_t_180_the_proof_covers_every_byte() {
 }
 
 #[test]
+fn a_client_that_calls_nodes_in_groups_has_one_request_signed_again() {
+    let site = Site::new();
+    let server = site.start();
+    let (seed, token) = site.token("up=bob", |_| ());
+    let mut group = request("up=bob", "rpcutil", "ping");
+    for _ in 0..3 {
+        signed(&server.sign(&seed, &token, &bytes(&group)));
+        group.time += 1_000_000;
+    }
+}
+
+#[test]
 fn t_181_body_and_envelope_name_the_same_agent() {
     let site = Site::new();
     let server = site.start();
