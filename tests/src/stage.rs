@@ -98,12 +98,18 @@ impl Stage {
         let folder = self.path(identity);
         std::fs::create_dir(&folder)?;
         write_private(&folder.join("provisioning.jwt"), self.provisioning_token()?.as_bytes())?;
+        self.keep(identity, &mut self.node_command(identity))?;
+        self.said(identity, "connected")?;
+        Ok(folder)
+    }
+
+    /// The command of a node whose configuration is in the folder of its name.
+    pub fn node_command(&self, identity: &str) -> Command {
+        let folder = self.path(identity);
         let mut command = Command::new(binary("choria"));
         command.args(["server", "run", "--config"]).arg(folder.join("server.conf"));
         command.env_clear().env("HOME", &folder).env("CHORIA_IDENTITY", identity);
-        self.keep(identity, &mut command)?;
-        self.said(identity, "connected")?;
-        Ok(folder)
+        command
     }
 
     /// Starts the request signer, once.
@@ -205,8 +211,7 @@ impl Stage {
             "jwt_verify_cert": self.org.public(), "interval": "1m", "loglevel": "debug", "logfile": "stderr",
             "token": PROVISIONING_TOKEN, "broker_provisioning_password": PROVISIONER_PASSWORD,
             "jwt_signing_key": self.path("issuer.seed"), "jwt_signing_token": self.path("issuer.jwt"),
-            "features": {"jwt": true, "ed25519": true}, "helper": "builtin",
-            "builtin": {"configuration": {"loglevel": "info"}, "match": [{"identity": "*.example.net"}]},
+            "features": {"jwt": true, "ed25519": true}, "helper": self.helper()?,
         });
         write_private(&config, text.to_string().as_bytes())?;
         let mut command = Command::new(binary("choria"));
@@ -214,6 +219,30 @@ impl Stage {
         command.env_clear().env("HOME", self.folder.path());
         self.keep("provisioner", &mut command)?;
         self.said("provisioner", "provisioner started")
+    }
+
+    /// A program that accepts every node, with policies, so that all kinds of files are written.
+    fn helper(&self) -> Result<PathBuf> {
+        let directory = "__DIRECTORY__";
+        let answer = json!({
+            "configuration": {
+                "plugin.choria.server.provision": "false", "plugin.choria.middleware_hosts": self.broker.to_string(),
+                "plugin.security.provider": "choria", "plugin.security.issuer.names": "choria",
+                "plugin.security.issuer.choria.public": self.org.public(), "plugin.security.choria.ca": self.ca,
+                "plugin.security.choria.seed_file": format!("{directory}/server.seed"),
+                "plugin.security.choria.token_file": format!("{directory}/server.jwt"),
+                "plugin.choria.use_srv": "false", "rpcauthorization": "1", "rpcauthprovider": "aaasvc",
+            },
+            "action_policies": {"rpcutil.policy": "policy default allow\n"},
+            "opa_policies": {"rpcutil.rego": "package io.choria.aaasvc\ndefault allow = true\n"},
+        });
+        let program = format!(
+            "#!/bin/sh\ndirectory=$(tr ',' '\\n' | sed -n 's/.*\"directory\":\"\\([^\"]*\\)\".*/\\1/p')\n\
+             sed \"s#{directory}#$directory#g\" <<'ANSWER'\n{answer}\nANSWER\n"
+        );
+        let path = self.path("helper.sh");
+        write_atomic(&path, program.as_bytes(), 0o700)?;
+        Ok(path)
     }
 
     /// Configuration of a member whose files are `NAME.jwt` and `NAME.seed`.
@@ -329,17 +358,23 @@ pub struct Control {
 }
 
 impl Control {
+    /// Whether a member of this name answers within this time.
+    pub async fn is_answered_by(&mut self, identity: &str, limit: Duration) -> Result<bool> {
+        let request = request::request(&self.caller.id, "choria", "rpcutil", "ping", &json!({}))?;
+        let secure = request::signed(&request, &self.caller)?;
+        let subject = format!("choria.node.{identity}");
+        match request::ask(&mut self.connection, &subject, &request, &secure, limit).await? {
+            Some(reply) if reply.statuscode.is_ok() => Ok(true),
+            Some(reply) => bail!("the control was refused: {}", reply.statusmsg),
+            None => Ok(false),
+        }
+    }
+
     /// The node answers a ping on the control's connection, which was never closed.
     pub async fn is_served(&mut self) -> Result<()> {
         for _ in 0..20 {
-            let request = request::request(&self.caller.id, "choria", "rpcutil", "ping", &json!({}))?;
-            let secure = request::signed(&request, &self.caller)?;
-            let subject = format!("choria.node.{NODE}");
-            let limit = Duration::from_secs(2);
-            match request::ask(&mut self.connection, &subject, &request, &secure, limit).await? {
-                Some(reply) if reply.statuscode.is_ok() => return Ok(()),
-                Some(reply) => bail!("the control was refused: {}", reply.statusmsg),
-                None => {}
+            if self.is_answered_by(NODE, Duration::from_secs(2)).await? {
+                return Ok(());
             }
         }
         let log = std::fs::read_to_string(&self.node_log).unwrap_or_default();
