@@ -2,6 +2,7 @@
 //! wire, the one line in the log with its reason, and a well-behaved peer that is served before, between and after.
 //!
 //! Every attacker has a loopback address of its own, because a broker thins its log out by address and reason.
+#![allow(clippy::large_futures)] // one future for each test, not for each connection
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

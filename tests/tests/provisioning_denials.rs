@@ -1,4 +1,5 @@
 //! Rows of docs/spec/10 §14 about enrolment, against a running provisioner and against a running node that waits.
+#![allow(clippy::large_futures)] // one future for each test, not for each connection
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
