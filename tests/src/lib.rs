@@ -7,6 +7,7 @@
 mod authority;
 pub mod forge;
 mod liar;
+mod machine;
 mod network;
 mod operator;
 mod process;
@@ -15,6 +16,7 @@ mod stage;
 
 pub use authority::certificates;
 pub use liar::{Liar, Message};
+pub use machine::{Machine, word_after};
 pub use network::Network;
 pub use operator::{Finished, Operator};
 pub use process::{Running, binary, free_port, is_alive, wait_until};
