@@ -114,7 +114,8 @@ impl<T, E: std::error::Error> Doing<T> for Result<T, E> {
             let mut source = error.source();
             while let Some(inner) = source {
                 let text = inner.to_string();
-                if failure.causes.last() != Some(&text) {
+                // many errors end with the text of their source
+                if !failure.causes.last().is_some_and(|told| told.contains(&text)) {
                     failure.causes.push(text);
                 }
                 source = inner.source();

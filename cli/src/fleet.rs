@@ -334,7 +334,14 @@ pub(crate) fn load(global: &Global) -> Result<ClientConfig, Failure> {
 }
 
 pub(crate) fn load_file(path: Option<&Path>) -> Result<ClientConfig, Failure> {
-    let settings = config_files::discover(path)?;
+    let settings = config_files::discover(path).map_err(|error| {
+        let from_environment = path.is_none() && std::env::var_os("CHORIA_CONFIG").is_some();
+        match error {
+            ClientError::Settings(_) if from_environment => Failure::from(error)
+                .hint("CHORIA_CONFIG names this file; a lab's is there while the lab runs: choria lab up"),
+            other => other.into(),
+        }
+    })?;
     let config = ClientConfig::from_settings(settings)?;
     for warning in config.settings.warnings() {
         output::note(&format!("warning: {warning}\n"));

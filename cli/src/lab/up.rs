@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::failure::{Doing as _, Failure};
+use crate::failure::{Code, Doing as _, Failure};
 use crate::lab::directory::{Directory, make};
 use crate::lab::processes::{self, Started};
 use crate::lab::record::{Ports, Process, Record};
@@ -85,7 +85,8 @@ pub(crate) fn run(options: &UpOptions, color: When) -> Result<u8, Failure> {
     output::note("\nEnding the lab.\n");
     lab.end()?;
     output::note("Every process has ended, and the lab's keys and tokens are removed.\n");
-    Ok(0)
+    // ending a lab that stands is what Ctrl-C is for; one that does not stand yet was wanted
+    Ok(if ended == Ended::Up { 0 } else { Code::Interrupted as u8 })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +95,12 @@ enum Ended {
     Interrupted,
 }
 
-/// Ctrl-C, or a polite request to end.
+/// Ctrl-C, a polite request to end, or the end of the terminal.
 struct Interrupt {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    /// The terminal was closed: nobody is left to press Ctrl-C.
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Interrupt {
@@ -107,6 +110,7 @@ impl Interrupt {
         Ok(Interrupt {
             interrupt: signal(SignalKind::interrupt()).doing(doing)?,
             terminate: signal(SignalKind::terminate()).doing(doing)?,
+            hangup: signal(SignalKind::hangup()).doing(doing)?,
         })
     }
 
@@ -114,6 +118,7 @@ impl Interrupt {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }
@@ -273,7 +278,7 @@ impl Lab {
         if program.is_empty() {
             program = String::from("choria");
         }
-        let place = format!(" --dir {}", self.directory.root().display());
+        let place = format!(" --dir {}", show::quoted(self.directory.root()));
         let end = if detached { format!("{program} lab down{place}") } else { String::from("Ctrl-C here") };
         format!(
             "\nThe lab is up: a broker, login and request signing, a provisioner and {} nodes.\n\n\
@@ -282,7 +287,7 @@ impl Lab {
              \x20 choria login           # users choria, admin and streams; the password is `{}`\n\
              \x20 choria ping\n\
              \x20 choria req rpcutil ping\n\
-             \x20 choria req choria_provision reprovision token=@$CHORIA_LAB/hub/provisioning-token\n\n\
+             \x20 choria req choria_provision reprovision token=@\"$CHORIA_LAB/hub/provisioning-token\"\n\n\
              To end it: {end}\n",
             usize::from(self.record.servers) + usize::try_from(self.record.swarm).unwrap_or(0),
             credentials::PASSWORD,

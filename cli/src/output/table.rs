@@ -53,13 +53,18 @@ impl Table {
             .iter()
             .map(|row| row.iter().take(columns).map(|cell| lines_of(cell)).collect())
             .collect();
-        let widths: Vec<usize> = (0..columns)
+        let mut widths: Vec<usize> = (0..columns)
             .map(|column| {
                 let header = self.headers.get(column).map_or(0, |text| width(text));
                 let cells = rows.iter().filter_map(|row| row.get(column)).flatten().map(|line| width(line));
                 cells.fold(header, usize::max)
             })
             .collect();
+        if let (Some(title), Some(last)) = (&self.title, columns.checked_sub(1)) {
+            // a title that is wider than its table makes the last column wider
+            let inner = widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1);
+            widths[last] += (width(title) + 2).saturating_sub(inner);
+        }
         let numeric: Vec<bool> = (0..columns)
             .map(|column| {
                 let mut cells = self.rows.iter().filter_map(|row| row.get(column)).peekable();
@@ -87,7 +92,6 @@ impl Table {
         let mut out = String::new();
         if let Some(title) = &self.title {
             let inner = widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1);
-            let inner = inner.max(width(title) + 2);
             let left = (inner - width(title)) / 2;
             out.push_str(&format!(
                 "{}{}{}\n",
@@ -163,6 +167,16 @@ mod tests {
 ╰────────────────┴───────╯
 ";
         assert_eq!(table.render(), text);
+    }
+
+    #[test]
+    fn a_title_may_be_wider_than_its_table() {
+        let mut table = Table::new(&["A", "N"]).title("Report for 22 nodes");
+        table.ascii = true;
+        table.row(vec!["x".into(), "7".into()]);
+        let text = table.render();
+        let widths: Vec<usize> = text.lines().map(str::len).collect();
+        assert!(widths.iter().all(|width| *width == 23), "{text}");
     }
 
     #[test]

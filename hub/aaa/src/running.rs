@@ -93,8 +93,8 @@ impl Aaa {
             }
         }
         tracing::info!(
-            http = ?http_address,
-            monitor = ?monitor_address,
+            http = http_address.map(tracing::field::display),
+            monitor = monitor_address.map(tracing::field::display),
             tls = tls.is_some(),
             login = config.userlist.is_some(),
             signer = config.signer.is_some(),

@@ -33,7 +33,7 @@ pub enum ClientError {
     Tls(#[from] TlsError),
     #[error("no broker was found: {0}")]
     NoBrokers(String),
-    #[error("could not connect to a broker within {after:?}, tried {tried}: {reason}", tried = .tried.join(", "))]
+    #[error("could not connect to a broker within {after:.1?}, tried {tried}: {reason}", tried = .tried.join(", "))]
     Connect { tried: Vec<String>, after: std::time::Duration, reason: String },
     #[error("the broker's certificate was refused: {0}")]
     CertificateRefused(String),
@@ -147,6 +147,10 @@ impl ClientError {
             | Self::SeedMismatch { .. } => {
                 Some("run 'choria login', or ask the issuer of the token for a new one")
             }
+            Self::Connect { .. } => {
+                Some("is the broker running, and does plugin.choria.middleware_hosts name it?")
+            }
+            Self::SignerFailed(_) => Some("is the AAA service running?"),
             Self::CertificateRefused(_) => {
                 Some("set plugin.security.choria.ca to the CA file that signed your brokers' certificates")
             }

@@ -575,7 +575,7 @@ impl Shared {
     ) {
         let Some(remote) = remote else { return };
         if let Some(suppressed) = self.failures.may_log(reason, remote.ip(), Instant::now()) {
-            tracing::warn!(reason, %remote, name = ?name, detail = %printable(detail), suppressed, "connection refused");
+            tracing::warn!(reason, %remote, name = %printable(name), detail = %printable(detail), suppressed, "connection refused");
         }
     }
 

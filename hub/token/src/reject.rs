@@ -1,5 +1,7 @@
 //! Why a token is refused, with the stable words of docs/spec/10 §8.
 
+use choria_host::clock::rfc3339_seconds;
+
 /// Refusal of a token. [`Reject::reason`] is the word for logs and counters; the text is for a person. Neither holds
 /// the token's text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,13 +38,13 @@ pub enum Reject {
     #[error("the token's trust chain does not hold: {0}")]
     ChainForged(&'static str),
     /// The chain issuer's own token has expired.
-    #[error("the issuer of the token expired at {0}")]
+    #[error("the issuer of the token expired at {}", rfc3339_seconds(*.0))]
     IssuerExpired(i64),
     /// `exp` has passed.
-    #[error("the token expired at {0}")]
+    #[error("the token expired at {}", rfc3339_seconds(*.0))]
     Expired(i64),
     /// `nbf` has not come.
-    #[error("the token is not valid before {0}")]
+    #[error("the token is not valid before {}", rfc3339_seconds(*.0))]
     Early(i64),
     /// A claim is present but cannot be accepted.
     #[error("claim '{0}' of the token is not acceptable")]
