@@ -60,10 +60,10 @@ impl Table {
                 cells.fold(header, usize::max)
             })
             .collect();
-        if let (Some(title), Some(last)) = (&self.title, columns.checked_sub(1)) {
+        let inner = widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1);
+        if let (Some(title), Some(last)) = (&self.title, widths.last_mut()) {
             // a title that is wider than its table makes the last column wider
-            let inner = widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1);
-            widths[last] += (width(title) + 2).saturating_sub(inner);
+            *last += (width(title) + 2).saturating_sub(inner);
         }
         let numeric: Vec<bool> = (0..columns)
             .map(|column| {
