@@ -8,6 +8,7 @@ use choria_host::clock;
 use choria_token::ksuid;
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 /// A key pair whose owner may be anybody.
 #[derive(Debug, Clone)]
@@ -50,6 +51,25 @@ pub fn token_with(header: &Value, claims: &Value, key: &Key) -> String {
     let signed = format!("{}.{}", part(header), part(claims));
     let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()));
     format!("{signed}.{signature}")
+}
+
+/// A token whose claims are this text: JSON that no library would write.
+pub fn token_of_text(claims: &str, key: &Key) -> String {
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","typ":"JWT"}"#);
+    let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(claims));
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()));
+    format!("{signed}.{signature}")
+}
+
+/// A token "signed" with a secret that everybody knows: HMAC-SHA-256 with a public key as the secret.
+pub fn token_with_public_secret(claims: &Value, secret: &[u8]) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(&json!({"alg": "HS256", "typ": "JWT"})), part(claims));
+    let pad =
+        |byte: u8| -> Vec<u8> { (0..64).map(|at| secret.get(at).copied().unwrap_or(0) ^ byte).collect() };
+    let inner = Sha256::new().chain_update(pad(0x36)).chain_update(signed.as_bytes()).finalize();
+    let signature = Sha256::new().chain_update(pad(0x5c)).chain_update(inner).finalize();
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
 /// A token of the ordinary form.

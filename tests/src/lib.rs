@@ -3,6 +3,7 @@
 //! A test reads as a story: `Network::lab(3)`, `network.operator()`, `operator.ok(&["ping"])`. Tests that attack use
 //! [`Stage`], a network made by hand, [`Liar`], a raw connection, and [`forge`], which signs anything.
 #![forbid(unsafe_code)]
+#![allow(clippy::large_futures)] // a test has few of them
 
 mod authority;
 pub mod forge;
@@ -12,6 +13,7 @@ mod network;
 mod operator;
 mod process;
 pub mod request;
+mod row;
 mod stage;
 
 pub use authority::certificates;
@@ -20,4 +22,5 @@ pub use machine::{Machine, word_after};
 pub use network::Network;
 pub use operator::{Finished, Operator};
 pub use process::{Running, binary, free_port, is_alive, wait_until};
+pub use row::{Doing, Row};
 pub use stage::{Control, NODE, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};

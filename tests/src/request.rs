@@ -23,6 +23,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// A caller whose token is what a test made of it.
+    pub fn new(id: &str, key: &Key, token: String) -> Caller {
+        Caller { id: id.to_owned(), key: key.clone(), token }
+    }
+
     /// Subscription that all replies to this caller match.
     pub fn inbox(&self, collective: &str) -> String {
         format!("{}.>", subjects::inbox_prefix(collective, &self.id))

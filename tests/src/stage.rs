@@ -55,6 +55,11 @@ impl Stage {
 
     /// A stage that no other test uses.
     pub fn start() -> Result<Stage> {
+        Stage::with_broker_settings("")
+    }
+
+    /// The same with more lines in the broker's configuration.
+    pub fn with_broker_settings(lines: &str) -> Result<Stage> {
         let folder = tempfile::tempdir()?;
         let ca = certificates(folder.path(), &["broker"])?;
         let mut stage = Stage {
@@ -66,7 +71,7 @@ impl Stage {
             signer: Mutex::new(false),
             provisioner: Mutex::new(false),
         };
-        stage.start_broker()?;
+        stage.start_broker(lines)?;
         stage.start_node()?;
         Ok(stage)
     }
@@ -126,7 +131,7 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    fn start_broker(&mut self) -> Result<()> {
+    fn start_broker(&mut self, more: &str) -> Result<()> {
         let config = self.path("broker.conf");
         let path = |name: &str| self.path(name).display().to_string();
         let text = format!(
@@ -136,7 +141,7 @@ impl Stage {
              plugin.choria.network.provisioning.client_password = {PROVISIONER_PASSWORD}\n\
              plugin.security.provider = choria\nplugin.security.issuer.names = choria\n\
              plugin.security.issuer.choria.public = {issuer}\nplugin.security.choria.certificate = {certificate}\n\
-             plugin.security.choria.key = {key}\n",
+             plugin.security.choria.key = {key}\n{more}\n",
             issuer = self.org.public(),
             certificate = path("broker.pem"),
             key = path("broker.key"),
@@ -281,6 +286,18 @@ impl Stage {
     /// What a process logged so far.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// No log holds a token or a password.
+    pub fn kept_secrets(&self) -> Result<()> {
+        for (name, _) in self.processes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let log = self.log(name);
+            for secret in ["eyJ", PROVISIONER_PASSWORD, PROVISIONING_TOKEN] {
+                let line = log.lines().find(|line| line.contains(secret));
+                ensure!(line.is_none(), "{name} wrote down a secret: {line:?}");
+            }
+        }
+        Ok(())
     }
 
     /// Waits until exactly one line of this log names `who`, and returns its `reason`.

@@ -5,173 +5,15 @@
 #![allow(clippy::large_futures)] // one future for each test, not for each connection
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use choria_host::clock;
-use choria_protocol::rpc::StatusCode;
 use choria_protocol::subjects;
 use choria_tests::forge::{self, ChainIssuer, Key};
 use choria_tests::request::{self, Caller};
-use choria_tests::{Control, Liar, NODE, Operator, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};
+use choria_tests::{Doing, NODE, Operator, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Row};
 use serde_json::{Value, json};
-
-/// One row under test.
-struct Row {
-    stage: Arc<Stage>,
-    control: Control,
-    number: u8,
-    attempt: u8,
-}
-
-impl Row {
-    async fn begin(number: u8) -> Result<Row> {
-        let stage = Stage::shared()?;
-        let mut control = stage.control().await?;
-        control.is_served().await.context("before")?;
-        Ok(Row { stage, control, number, attempt: 0 })
-    }
-
-    /// The name and the connection of the next attacker.
-    async fn attacker(&mut self) -> Result<(String, Liar)> {
-        self.attempt += 1;
-        let name = format!("t{:03}-{:03}.example.net", self.number, self.attempt);
-        let connection = self.stage.dial(Ipv4Addr::new(127, 7, self.number, self.attempt)).await?;
-        Ok((name, connection))
-    }
-
-    /// These credentials are refused on the wire, and the log says this.
-    async fn refused(&mut self, token: &str, key: Option<&Key>, reason: &str) -> Result<()> {
-        self.refused_with(token, key, json!({}), &[reason]).await
-    }
-
-    /// The same with more in CONNECT, and more than one word that fits.
-    async fn refused_with(
-        &mut self,
-        token: &str,
-        key: Option<&Key>,
-        more: Value,
-        reasons: &[&str],
-    ) -> Result<()> {
-        let (name, mut connection) = self.attacker().await?;
-        let hello = forge::with(connection.hello(&name, token, key), more);
-        connection.connect(&hello).await?;
-        self.control.is_served().await.context("during")?;
-        connection.is_refused().await.with_context(|| name.clone())?;
-        self.logged("broker", &name, reasons)
-    }
-
-    fn logged(&self, process: &str, name: &str, reasons: &[&str]) -> Result<()> {
-        let reason = self.stage.one_reason(process, name)?;
-        ensure!(reasons.contains(&reason.as_str()), "{name}: reason {reason} instead of {reasons:?}");
-        Ok(())
-    }
-
-    /// A member may not do this: the broker says which subject, logs one line, and keeps the connection.
-    async fn may_not(&mut self, token: &str, key: Option<&Key>, doing: Doing<'_>) -> Result<()> {
-        let (name, mut connection) = self.attacker().await?;
-        let hello = connection.hello(&name, token, key);
-        connection.connect(&hello).await?;
-        connection.is_admitted().await?;
-        let (answer, expected) = match doing {
-            Doing::Subscribe(subject) => (
-                connection.subscribe(subject).await?,
-                format!("-ERR 'Permissions Violation for Subscription to \"{subject}\"'\r\n"),
-            ),
-            Doing::Publish(subject) => (
-                connection.publish(subject, b"x").await?,
-                format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n"),
-            ),
-        };
-        ensure!(answer.as_deref() == Some(expected.as_str()), "{answer:?} instead of {expected:?}");
-        self.logged("broker", &name, &["permission_missing"])?;
-        self.control.is_served().await.context("during")?;
-        connection.say("PING\r\n").await?;
-        connection.settled().await.context("the connection did not stay")?;
-        Ok(())
-    }
-
-    /// A member with good credentials carries a request of somebody else's: the node drops it, with this reason.
-    async fn dropped_by_node(&mut self, caller: &Caller, reason: &str) -> Result<()> {
-        let carrier = self.stage.caller(&caller.id)?;
-        let mut connection = self.stage.connected(&carrier, Ipv4Addr::new(127, 8, self.number, 1)).await?;
-        connection.subscribe(&carrier.inbox("choria")).await?;
-        // one attacker at a time: the node's log names no peer, it knows none
-        let _alone = ONE_AT_A_TIME.lock().await;
-        let before = lines_with(&self.stage.log("node"), reason);
-        let request = request::request(&caller.id, "choria", "rpcutil", "ping", &json!({}))?;
-        let secure = request::signed(&request, caller)?;
-        let subject = subjects::node("choria", NODE);
-        let limit = Duration::from_millis(700);
-        let reply = request::ask(&mut connection, &subject, &request, &secure, limit).await?;
-        ensure!(reply.is_none(), "the node answered: {reply:?}");
-        let lines = lines_with(&self.stage.log("node"), reason) - before;
-        ensure!(lines == 1, "{lines} lines with {reason} in\n{}", self.stage.log("node"));
-        self.control.is_served().await.context("after the node")
-    }
-
-    /// The signer is asked to sign for somebody: it says no and records why.
-    async fn refused_by_signer(&mut self, caller: &Caller, reason: &str) -> Result<()> {
-        self.stage.signer()?;
-        let carrier = self.stage.caller(&caller.id)?;
-        let mut connection = self.stage.connected(&carrier, Ipv4Addr::new(127, 9, self.number, 1)).await?;
-        connection.subscribe(&carrier.inbox("choria")).await?;
-        let wanted = request::request(&caller.id, "choria", "rpcutil", "ping", &json!({}))?.to_bytes()?;
-        let data = json!({
-            "request": String::from_utf8(wanted.clone())?, "token": caller.token,
-            "signature": hex::encode(caller.key.sign(&wanted)),
-        });
-        let _alone = ONE_AT_A_TIME.lock().await;
-        let before = lines_with(&self.stage.log("aaa"), reason);
-        let subject = subjects::service("choria", "aaa_signer");
-        // services come up in their own time
-        for _ in 0..20 {
-            let request = request::request(&caller.id, "choria", "aaa_signer", "sign", &data)?;
-            let secure = request::insecure(&request, &carrier.token)?;
-            let limit = Duration::from_secs(3);
-            let Some(reply) = request::ask(&mut connection, &subject, &request, &secure, limit).await? else {
-                continue;
-            };
-            ensure!(reply.statuscode == StatusCode::Aborted, "{reply:?}");
-            ensure!(reply.statusmsg.eq_ignore_ascii_case("request denied"), "{reply:?}");
-            ensure!(reply.data.get("secure_request").is_none(), "signed: {reply:?}");
-            let lines = lines_with(&self.stage.log("aaa"), reason) - before;
-            ensure!(lines == 1, "{lines} lines with {reason} in\n{}", self.stage.log("aaa"));
-            return self.control.is_served().await.context("after the signer");
-        }
-        bail!("the signer does not answer:\n{}", self.stage.log("aaa"))
-    }
-
-    /// All three verifiers refuse this caller.
-    async fn refused_by_all(&mut self, caller: &Caller, reason: &str) -> Result<()> {
-        self.refused(&caller.token, Some(&caller.key), reason).await.context("at the broker")?;
-        self.refused_by_signer(caller, reason).await.context("at the signer")?;
-        self.dropped_by_node(caller, reason).await.context("at the node")
-    }
-
-    async fn end(mut self) -> Result<()> {
-        self.control.is_served().await.context("after")
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Doing<'a> {
-    Subscribe(&'a str),
-    Publish(&'a str),
-}
-
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-fn lines_with(log: &str, reason: &str) -> usize {
-    let reason = format!("reason={reason}");
-    log.lines().filter(|line| line.split_whitespace().any(|word| word == reason)).count()
-}
-
-/// A caller whose token is what the test made of it.
-fn caller(id: &str, key: &Key, token: String) -> Caller {
-    Caller { id: id.to_owned(), key: key.clone(), token }
-}
 
 /// What the rows below change is all that is wrong: without it everybody says yes.
 #[tokio::test]
@@ -180,7 +22,7 @@ async fn an_honest_chain_is_accepted_by_all() -> Result<()> {
     let holder = Key::generate()?;
     let issuer = ChainIssuer::vouched_by(&row.stage.org, Key::generate()?)?;
     let token = issuer.issue(forge::client("up=t000", &holder)?);
-    let caller = caller("up=t000", &holder, token);
+    let caller = Caller::new("up=t000", &holder, token);
     let mut connection = row.stage.connected(&caller, Ipv4Addr::new(127, 7, 0, 1)).await?;
     connection.subscribe(&caller.inbox("choria")).await?;
     let wanted = request::request(&caller.id, "choria", "rpcutil", "ping", &json!({}))?;
@@ -217,7 +59,7 @@ async fn t_001_an_issuer_that_named_itself() -> Result<()> {
     let (own, holder) = (Key::generate()?, Key::generate()?);
     let issuer = ChainIssuer::vouched_by(&own, own.clone())?;
     let token = issuer.issue(forge::client("up=t001", &holder)?);
-    row.refused_by_all(&caller("up=t001", &holder, token), "chain_forged").await?;
+    row.refused_by_all(&Caller::new("up=t001", &holder, token), "chain_forged").await?;
     row.end().await
 }
 
@@ -228,7 +70,7 @@ async fn t_002_the_real_issuers_id_with_another_key() -> Result<()> {
     let mut issuer = ChainIssuer::vouched_by(&row.stage.org, Key::generate()?)?;
     issuer.key = Key::generate()?;
     let token = issuer.issue(forge::client("up=t002", &holder)?);
-    row.refused_by_all(&caller("up=t002", &holder, token), "chain_forged").await?;
+    row.refused_by_all(&Caller::new("up=t002", &holder, token), "chain_forged").await?;
     row.end().await
 }
 
@@ -241,7 +83,7 @@ async fn t_003_a_trust_chain_copied_from_another_user() -> Result<()> {
     let own = issuer.claims(forge::client("up=t003", &holder)?);
     let stolen = forge::with(own, json!({"tcs": victim.get("tcs")}));
     let token = forge::token(&stolen, &issuer.key);
-    row.refused_by_all(&caller("up=t003", &holder, token), "chain_forged").await?;
+    row.refused_by_all(&Caller::new("up=t003", &holder, token), "chain_forged").await?;
     row.end().await
 }
 
@@ -266,7 +108,7 @@ async fn t_013_a_token_of_another_kind() -> Result<()> {
         row.refused_with(token, Some(&holder), more.clone(), &["kind_mismatch"]).await?;
     }
     for token in [server, waiting] {
-        let caller = caller("up=t013", &holder, token);
+        let caller = Caller::new("up=t013", &holder, token);
         row.refused_by_signer(&caller, "kind_mismatch").await?;
         row.dropped_by_node(&caller, "kind_mismatch").await?;
     }
@@ -320,7 +162,7 @@ async fn t_024_the_issuer_has_expired() -> Result<()> {
     let mut issuer = ChainIssuer::vouched_by(&row.stage.org, Key::generate()?)?;
     issuer.expires = clock::unix_seconds() - 1;
     let token = issuer.issue(forge::client("up=t024", &holder)?);
-    row.refused_by_all(&caller("up=t024", &holder, token), "issuer_expired").await?;
+    row.refused_by_all(&Caller::new("up=t024", &holder, token), "issuer_expired").await?;
     row.end().await
 }
 

@@ -1,4 +1,5 @@
 //! What is killed without a warning comes back by itself, whole.
+#![allow(clippy::large_futures)] // a test has few of them
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_nats::{Auth, AuthError, Client, ConnectErrorKind, Event};
+use async_nats::{Auth, AuthError, Client, ConnectErrorKind, Event, ServerError};
 use choria_host::Secret;
 use choria_host::tls::{self, Mismatch, Trust};
 use choria_protocol::subjects;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::{ClientConfig, TlsMode};
@@ -55,7 +56,16 @@ struct Inner {
     caller: String,
     collective: String,
     verifier: ReplyVerifier,
-    reconnects: Arc<AtomicU64>,
+    told: Arc<Told>,
+}
+
+/// What the broker said beside messages.
+#[derive(Debug, Default)]
+struct Told {
+    /// Connections made, the first one included.
+    connects: AtomicU64,
+    /// The last refusal of a subscription or publication, with its subject in quotes.
+    refused: watch::Sender<String>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -88,7 +98,7 @@ impl Connection {
             return Err(ClientError::UnknownCollective(collective));
         }
         let user = options.user.clone().or_else(|| config.nats_user.clone());
-        let reconnects = Arc::new(AtomicU64::new(0));
+        let told = Arc::new(Told::default());
 
         let started = Instant::now();
         let mut trust = trust_to_try(&config.tls).into_iter().peekable();
@@ -108,7 +118,7 @@ impl Connection {
                 &caller,
                 user.clone(),
                 trust.peek().map(Option::as_ref),
-                &reconnects,
+                &told,
             );
             let nats = match nats {
                 Ok(nats) => nats,
@@ -164,7 +174,7 @@ impl Connection {
                 collective,
                 verifier: ReplyVerifier::new(config.reply_verifier()),
                 config: config.clone(),
-                reconnects,
+                told,
             }),
         })
     }
@@ -191,7 +201,7 @@ impl Connection {
     /// How often the connection was made anew.
     pub fn reconnects(&self) -> u64 {
         // the first connection is counted as well
-        self.inner.reconnects.load(Ordering::Relaxed).saturating_sub(1)
+        self.inner.told.connects.load(Ordering::Relaxed).saturating_sub(1)
     }
 
     /// Prefix of the subjects only we may listen on.
@@ -217,6 +227,15 @@ impl Connection {
             .await
             .map_err(|e| ClientError::Broker(e.to_string()))?;
         self.flush().await
+    }
+
+    /// Resolves when the broker has refused a publication to this subject: nobody will answer it.
+    pub(crate) async fn refusal(&self, subject: &str) -> ClientError {
+        let quoted = format!("\"{subject}\"");
+        let mut refused = self.inner.told.refused.subscribe();
+        // the sender lives as long as this connection does
+        drop(refused.wait_for(|text| text.contains(&quoted)).await);
+        ClientError::NotPermitted { caller: self.inner.caller.clone(), subject: subject.to_owned() }
     }
 
     pub async fn flush(&self) -> Result<(), ClientError> {
@@ -248,10 +267,10 @@ fn nats_options(
     caller: &str,
     user: Option<(String, Arc<Secret>)>,
     trust: Option<Option<&Trust>>,
-    reconnects: &Arc<AtomicU64>,
+    told: &Arc<Told>,
 ) -> Result<async_nats::ConnectOptions, ClientError> {
     let source = source.clone();
-    let reconnects = Arc::clone(reconnects);
+    let told = Arc::clone(told);
     let prefix = if caller.is_empty() {
         format!("{}.reply", config.main_collective)
     } else {
@@ -272,7 +291,7 @@ fn nats_options(
     // the list of other brokers comes before TLS: anybody on the way could have written it
     .ignore_discovered_servers()
     .event_callback(move |event| {
-        note(&event, &reconnects);
+        note(&event, &told);
         std::future::ready(())
     });
     if let Some(Some(trust)) = trust {
@@ -311,15 +330,19 @@ fn credentials_for(
     Ok(auth)
 }
 
-fn note(event: &Event, reconnects: &AtomicU64) {
+fn note(event: &Event, told: &Told) {
     match event {
         Event::Connected => {
-            reconnects.fetch_add(1, Ordering::Relaxed);
+            told.connects.fetch_add(1, Ordering::Relaxed);
             tracing::debug!("connected to the broker");
         }
         Event::Disconnected => tracing::info!("disconnected from the broker, reconnecting"),
         Event::LameDuckMode => tracing::info!("the broker is about to stop"),
         Event::Closed => tracing::debug!("the connection to the broker is closed"),
+        Event::ServerError(ServerError::Other(text)) if text.starts_with("Permissions Violation") => {
+            tracing::debug!("{text}");
+            told.refused.send_replace(text.clone());
+        }
         other => tracing::warn!("broker connection: {other}"),
     }
 }

@@ -39,6 +39,10 @@ pub enum ClientError {
     CertificateRefused(String),
     #[error("the broker refused the credentials of {caller}")]
     Unauthorized { caller: String },
+    #[error(
+        "the broker does not let {caller} ask there: the token has no permission to publish to {subject}"
+    )]
+    NotPermitted { caller: String, subject: String },
     #[error("the broker asked to sign something that is no nonce (nonce_bad); no credentials were sent")]
     NonceRefused,
     #[error("the connection to the broker failed: {0}")]
@@ -129,6 +133,7 @@ impl ClientError {
             | Self::Seed { .. }
             | Self::SeedMismatch { .. }
             | Self::Unauthorized { .. }
+            | Self::NotPermitted { .. }
             | Self::NonceRefused
             | Self::SignerDenied { .. }
             | Self::LoginFailed(_) => 5,
@@ -151,6 +156,9 @@ impl ClientError {
                 Some("is the broker running, and does plugin.choria.middleware_hosts name it?")
             }
             Self::SignerFailed(_) => Some("is the AAA service running?"),
+            Self::NotPermitted { .. } => Some(
+                "`choria jwt TOKEN-FILE` shows what the token permits; log in as a user who may manage the fleet",
+            ),
             Self::CertificateRefused(_) => {
                 Some("set plugin.security.choria.ca to the CA file that signed your brokers' certificates")
             }

@@ -142,7 +142,8 @@ impl Connection {
         let reply_subject = self.reply_subject(&sign_request.id);
         let mut inbox = Inbox::open(self, reply_subject.clone()).await?;
         let payload = self.transport(&secure, &reply_subject)?;
-        self.publish(subjects::service(&sign_request.collective, SIGNER_AGENT), payload).await?;
+        let subject = subjects::service(&sign_request.collective, SIGNER_AGENT);
+        self.publish(subject.clone(), payload).await?;
 
         let answer = tokio::time::timeout(TIMEOUT, async {
             loop {
@@ -155,8 +156,11 @@ impl Connection {
                 }
             }
         });
-        let received = answer
-            .await
+        let answered = tokio::select! {
+            answered = answer => answered,
+            refused = self.refusal(&subject) => return Err(refused),
+        };
+        let received = answered
             .ok()
             .flatten()
             .ok_or_else(|| ClientError::SignerFailed("expected 1 response received 0".to_owned()))?;

@@ -69,9 +69,16 @@ pub async fn ping(
     let started = Instant::now();
     let subject = subjects::broadcast(&request.collective, DISCOVERY_AGENT);
     if connection.config().brokers.federations.is_empty() {
-        connection.publish(subject, connection.transport(&secure, &reply_subject)?).await?;
+        connection.publish(subject.clone(), connection.transport(&secure, &reply_subject)?).await?;
     } else {
-        crate::call::publish_federated(connection, &request, &secure, &reply_subject, &[subject]).await?;
+        crate::call::publish_federated(
+            connection,
+            &request,
+            &secure,
+            &reply_subject,
+            std::slice::from_ref(&subject),
+        )
+        .await?;
     }
     let mut summary = PingSummary { publish_time: started.elapsed(), ..PingSummary::default() };
 
@@ -79,7 +86,11 @@ pub async fn ping(
     let latest = deadline + Duration::from_secs(2);
     let mut seen = HashSet::new();
     while options.expect.is_none_or(|expected| summary.answers < expected) && seen.len() < MAX_NODES {
-        let payload = match tokio::time::timeout_at(deadline, inbox.next()).await {
+        let next = tokio::select! {
+            next = tokio::time::timeout_at(deadline, inbox.next()) => next,
+            refused = connection.refusal(&subject) => return Err(refused),
+        };
+        let payload = match next {
             Err(_) => break,
             Ok(None) => return Err(ClientError::Broker("the connection was closed".to_owned())),
             Ok(Some(payload)) => payload,

@@ -1,0 +1,177 @@
+//! A row of docs/spec/10 §14 under test: attackers by number, what they must hear, what the logs must say, and a peer that
+//! behaves well and is served all the time.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use choria_protocol::rpc::StatusCode;
+use choria_protocol::subjects;
+use serde_json::{Value, json};
+
+use crate::forge::{self, Key};
+use crate::liar::Liar;
+use crate::request::{self, Caller};
+use crate::stage::{Control, NODE, Stage};
+
+/// One row under test.
+#[derive(Debug)]
+pub struct Row {
+    pub stage: Arc<Stage>,
+    pub control: Control,
+    number: u8,
+    attempt: u8,
+}
+
+impl Row {
+    /// The row of this number; the stage of all rows is up.
+    pub async fn begin(number: u8) -> Result<Row> {
+        Row::on(Stage::shared()?, number).await
+    }
+
+    /// The row on a stage of its own.
+    pub async fn on(stage: Arc<Stage>, number: u8) -> Result<Row> {
+        let mut control = stage.control().await?;
+        control.is_served().await.context("before")?;
+        Ok(Row { stage, control, number, attempt: 0 })
+    }
+
+    /// The name and the connection of the next attacker.
+    pub async fn attacker(&mut self) -> Result<(String, Liar)> {
+        self.attempt += 1;
+        let name = format!("t{:03}-{:03}.example.net", self.number, self.attempt);
+        let connection = self.stage.dial(Ipv4Addr::new(127, 7, self.number, self.attempt)).await?;
+        Ok((name, connection))
+    }
+
+    /// These credentials are refused on the wire, and the log says this.
+    pub async fn refused(&mut self, token: &str, key: Option<&Key>, reason: &str) -> Result<()> {
+        self.refused_with(token, key, json!({}), &[reason]).await
+    }
+
+    /// The same with more in CONNECT, and more than one word that fits.
+    pub async fn refused_with(
+        &mut self,
+        token: &str,
+        key: Option<&Key>,
+        more: Value,
+        reasons: &[&str],
+    ) -> Result<()> {
+        let (name, mut connection) = self.attacker().await?;
+        let hello = forge::with(connection.hello(&name, token, key), more);
+        connection.connect(&hello).await?;
+        self.control.is_served().await.context("during")?;
+        connection.is_refused().await.with_context(|| name.clone())?;
+        self.logged("broker", &name, reasons)
+    }
+
+    /// The log names this attacker once, with one of these words.
+    pub fn logged(&self, process: &str, name: &str, reasons: &[&str]) -> Result<()> {
+        let reason = self.stage.one_reason(process, name)?;
+        ensure!(reasons.contains(&reason.as_str()), "{name}: reason {reason} instead of {reasons:?}");
+        Ok(())
+    }
+
+    /// A member may not do this: the broker says which subject, logs one line, and keeps the connection.
+    pub async fn may_not(&mut self, token: &str, key: Option<&Key>, doing: Doing<'_>) -> Result<()> {
+        let (name, mut connection) = self.attacker().await?;
+        let hello = connection.hello(&name, token, key);
+        connection.connect(&hello).await?;
+        connection.is_admitted().await?;
+        let (answer, expected) = match doing {
+            Doing::Subscribe(subject) => (
+                connection.subscribe(subject).await?,
+                format!("-ERR 'Permissions Violation for Subscription to \"{subject}\"'\r\n"),
+            ),
+            Doing::Publish(subject) => (
+                connection.publish(subject, b"x").await?,
+                format!("-ERR 'Permissions Violation for Publish to \"{subject}\"'\r\n"),
+            ),
+        };
+        ensure!(answer.as_deref() == Some(expected.as_str()), "{answer:?} instead of {expected:?}");
+        self.logged("broker", &name, &["permission_missing"])?;
+        self.control.is_served().await.context("during")?;
+        connection.say("PING\r\n").await?;
+        connection.settled().await.context("the connection did not stay")?;
+        Ok(())
+    }
+
+    /// A member with good credentials carries a request of somebody else's: the node drops it, with this reason.
+    pub async fn dropped_by_node(&mut self, caller: &Caller, reason: &str) -> Result<()> {
+        let carrier = self.stage.caller(&caller.id)?;
+        let mut connection = self.stage.connected(&carrier, Ipv4Addr::new(127, 8, self.number, 1)).await?;
+        connection.subscribe(&carrier.inbox("choria")).await?;
+        // one attacker at a time: the node's log names no peer, it knows none
+        let _alone = ONE_AT_A_TIME.lock().await;
+        let before = lines_with(&self.stage.log("node"), reason);
+        let request = request::request(&caller.id, "choria", "rpcutil", "ping", &json!({}))?;
+        let secure = request::signed(&request, caller)?;
+        let subject = subjects::node("choria", NODE);
+        let limit = Duration::from_millis(700);
+        let reply = request::ask(&mut connection, &subject, &request, &secure, limit).await?;
+        ensure!(reply.is_none(), "the node answered: {reply:?}");
+        let lines = lines_with(&self.stage.log("node"), reason) - before;
+        ensure!(lines == 1, "{lines} lines with {reason} in\n{}", self.stage.log("node"));
+        self.control.is_served().await.context("after the node")
+    }
+
+    /// The signer is asked to sign for somebody: it says no and records why.
+    pub async fn refused_by_signer(&mut self, caller: &Caller, reason: &str) -> Result<()> {
+        self.stage.signer()?;
+        let carrier = self.stage.caller(&caller.id)?;
+        let mut connection = self.stage.connected(&carrier, Ipv4Addr::new(127, 9, self.number, 1)).await?;
+        connection.subscribe(&carrier.inbox("choria")).await?;
+        let wanted = request::request(&caller.id, "choria", "rpcutil", "ping", &json!({}))?.to_bytes()?;
+        let data = json!({
+            "request": String::from_utf8(wanted.clone())?, "token": caller.token,
+            "signature": hex::encode(caller.key.sign(&wanted)),
+        });
+        let _alone = ONE_AT_A_TIME.lock().await;
+        let before = lines_with(&self.stage.log("aaa"), reason);
+        let subject = subjects::service("choria", "aaa_signer");
+        // services come up in their own time
+        for _ in 0..20 {
+            let request = request::request(&caller.id, "choria", "aaa_signer", "sign", &data)?;
+            let secure = request::insecure(&request, &carrier.token)?;
+            let limit = Duration::from_secs(3);
+            let Some(reply) = request::ask(&mut connection, &subject, &request, &secure, limit).await? else {
+                continue;
+            };
+            ensure!(reply.statuscode == StatusCode::Aborted, "{reply:?}");
+            ensure!(reply.statusmsg.eq_ignore_ascii_case("request denied"), "{reply:?}");
+            ensure!(reply.data.get("secure_request").is_none(), "signed: {reply:?}");
+            let lines = lines_with(&self.stage.log("aaa"), reason) - before;
+            ensure!(lines == 1, "{lines} lines with {reason} in\n{}", self.stage.log("aaa"));
+            return self.control.is_served().await.context("after the signer");
+        }
+        bail!("the signer does not answer:\n{}", self.stage.log("aaa"))
+    }
+
+    /// All three verifiers refuse this caller.
+    pub async fn refused_by_all(&mut self, caller: &Caller, reason: &str) -> Result<()> {
+        self.refused(&caller.token, Some(&caller.key), reason).await.context("at the broker")?;
+        self.refused_by_signer(caller, reason).await.context("at the signer")?;
+        self.dropped_by_node(caller, reason).await.context("at the node")
+    }
+
+    /// All went on as before, and nobody wrote down what must stay secret.
+    pub async fn end(mut self) -> Result<()> {
+        self.stage.kept_secrets()?;
+        self.control.is_served().await.context("after")
+    }
+}
+
+/// What a member tries that it may not.
+#[derive(Debug, Clone, Copy)]
+pub enum Doing<'a> {
+    Subscribe(&'a str),
+    Publish(&'a str),
+}
+
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn lines_with(log: &str, reason: &str) -> usize {
+    let reason = format!("reason={reason}");
+    log.lines().filter(|line| line.split_whitespace().any(|word| word == reason)).count()
+}

@@ -1,0 +1,159 @@
+//! More rows of docs/spec/10 §14 about who gets in, and what those who got in may not do.
+#![allow(clippy::large_futures)] // a test has few of them
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use choria_tests::forge::{self, Key};
+use choria_tests::{Doing, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Row, Stage};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn t_010_the_public_key_as_a_shared_secret() -> Result<()> {
+    let mut row = Row::begin(10).await?;
+    let holder = Key::generate()?;
+    let claims = forge::client("up=t010", &holder)?;
+    let public = hex::decode(row.stage.org.public()).map_err(|error| anyhow::anyhow!("{error}"))?;
+    for secret in [public, row.stage.org.public().into_bytes()] {
+        let token = forge::token_with_public_secret(&claims, &secret);
+        row.refused(&token, Some(&holder), "alg_refused").await?;
+    }
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_014_a_token_of_two_kinds() -> Result<()> {
+    let mut row = Row::begin(14).await?;
+    let holder = Key::generate()?;
+    let claims = forge::with(forge::client("up=t014", &holder)?, json!({"sub": "choria_provisioning"}));
+    let token = forge::token(&claims, &row.stage.org);
+    row.refused(&token, None, "kind_mismatch").await?;
+    row.refused(&token, Some(&holder), "kind_mismatch").await?;
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_015_t_016_claims_that_can_be_read_in_two_ways() -> Result<()> {
+    let mut row = Row::begin(15).await?;
+    let holder = Key::generate()?;
+    let claims = forge::client("up=t015", &holder)?.to_string();
+    let open = claims.strip_suffix('}').context("an object")?;
+    for more in
+        [r#""ou":"acme""#, r#""ou":"choria""#, r#""Permissions":{"org_admin":true}"#, r#""OU":"acme""#]
+    {
+        let token = forge::token_of_text(&format!("{open},{more}}}"), &row.stage.org);
+        row.refused(&token, Some(&holder), "token_malformed").await.with_context(|| more.to_owned())?;
+    }
+    row.end().await
+}
+
+/// What user `provisioner` sends beside its token.
+fn as_provisioner(password: &str) -> Value {
+    json!({"user": "provisioner", "pass": password})
+}
+
+#[tokio::test]
+async fn t_038_t_039_a_provisioner_that_proves_nothing() -> Result<()> {
+    let mut row = Row::begin(38).await?;
+    let provisioner = row.stage.provisioner_caller()?;
+    let good = as_provisioner(PROVISIONER_PASSWORD);
+    row.refused_with(&provisioner.token, None, good.clone(), &["nonce_missing"]).await?;
+    let node = Key::generate()?;
+    row.refused_with(&provisioner.token, Some(&node), good.clone(), &["nonce_bad"]).await?;
+    row.end().await?;
+
+    // the compatibility switch admits old provisioners, and still nobody who signs with another key
+    let setting = "plugin.choria.network.provisioning.require_signature = false";
+    let mut row = Row::on(Arc::new(Stage::with_broker_settings(setting)?), 39).await?;
+    let provisioner = row.stage.provisioner_caller()?;
+    row.refused_with(&provisioner.token, Some(&node), good.clone(), &["nonce_bad"]).await?;
+    let (name, mut old) = row.attacker().await?;
+    let hello = forge::with(old.hello(&name, &provisioner.token, None), good);
+    old.connect(&hello).await?;
+    old.is_admitted().await?;
+    let log = row.stage.log("broker");
+    let warned = |line: &&str| line.contains(&name) && line.contains("require_signature = false");
+    ensure!(log.lines().filter(warned).count() == 1, "{log}");
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_040_a_wrong_password() -> Result<()> {
+    let mut row = Row::begin(40).await?;
+    let provisioner = row.stage.provisioner_caller()?;
+    let prefix = PROVISIONER_PASSWORD.get(..10).unwrap_or_default();
+    for password in ["wrong", "", prefix] {
+        let more = as_provisioner(password);
+        row.refused_with(&provisioner.token, Some(&provisioner.key), more, &["password_bad"]).await?;
+    }
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_041_a_client_that_calls_itself_provisioner() -> Result<()> {
+    let mut row = Row::begin(41).await?;
+    let client = row.stage.caller("up=t041")?;
+    let more = as_provisioner(PROVISIONER_PASSWORD);
+    row.refused_with(&client.token, Some(&client.key), more, &["permission_missing"]).await?;
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_062_a_token_in_the_wrong_place() -> Result<()> {
+    let mut row = Row::begin(62).await?;
+    let client = row.stage.caller("up=t062")?;
+    row.refused_with("", Some(&client.key), json!({"jwt": client.token}), &["no_credentials"]).await?;
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_092_a_client_without_flags() -> Result<()> {
+    let mut row = Row::begin(92).await?;
+    let own = row.stage.caller_with("up=t092", json!({"permissions": {}}))?;
+    for subject in ["choria.broadcast.agent.discovery", "choria.node.n1.example.net", "$JS.API.INFO"] {
+        row.may_not(&own.token, Some(&own.key), Doing::Publish(subject)).await?;
+    }
+    let (name, mut connection) = row.attacker().await?;
+    let hello = connection.hello(&name, &own.token, Some(&own.key));
+    connection.connect(&hello).await?;
+    connection.is_admitted().await?;
+    connection.subscribe(&own.inbox("choria")).await?;
+    let inbox = own.inbox("choria").replace('>', "info");
+    let refused = connection.publish_with_reply("$SYS.REQ.USER.INFO", &inbox, b"").await?;
+    ensure!(refused.is_none(), "{refused:?}");
+    let answer = connection.message(Duration::from_secs(10)).await?.context("no answer")?;
+    let answer = String::from_utf8_lossy(&answer.payload).into_owned();
+    ensure!(answer.contains("up=t092") && answer.contains("choria"), "{answer}");
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_093_a_candidate_in_the_main_account() -> Result<()> {
+    let mut row = Row::begin(93).await?;
+    let token = row.stage.provisioning_token()?;
+    for subject in ["choria.broadcast.agent.rpcutil", "choria.node.n1.example.net"] {
+        row.may_not(&token, None, Doing::Publish(subject)).await?;
+    }
+    for subject in ["choria.>", "choria.reply.>", "provisioning.broadcast.agent.other"] {
+        row.may_not(&token, None, Doing::Subscribe(subject)).await?;
+    }
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_126_a_candidate_that_takes_anothers_name() -> Result<()> {
+    let mut row = Row::begin(126).await?;
+    let claims = forge::provisioning(PROVISIONING_TOKEN, "nats://127.0.0.1:1")?;
+    let token = forge::token(&claims, &row.stage.org);
+    let (name, mut first) = row.attacker().await?;
+    let hello = first.hello(&name, &token, None);
+    first.connect(&hello).await?;
+    first.is_admitted().await?;
+    let own = format!("provisioning.node.{name}");
+    ensure!(first.subscribe(&own).await?.is_none(), "its own name is refused");
+    row.may_not(&token, None, Doing::Subscribe(&own)).await?;
+    first.say("PING\r\n").await?;
+    first.settled().await.context("the first one was disturbed")?;
+    row.end().await
+}
