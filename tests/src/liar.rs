@@ -103,16 +103,18 @@ impl Liar {
 
     /// Everything until the broker hangs up must be the one refusal.
     pub async fn is_refused(&mut self) -> Result<()> {
-        let mut answer = Vec::new();
-        // a peer that hangs up without a TLS goodbye is an error of the library's, and fine
-        drop(
-            tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut answer))
-                .await
-                .context("still connected")?,
-        );
-        let answer = String::from_utf8_lossy(&answer);
+        let answer = self.last_words().await?;
         ensure!(answer == AUTHORIZATION_VIOLATION, "not refused as agreed: {answer:?}");
         Ok(())
+    }
+
+    /// Everything until the broker hangs up.
+    pub async fn last_words(&mut self) -> Result<String> {
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, self.stream.read_to_end(&mut answer)).await;
+        // a peer that hangs up without a TLS goodbye is an error of the library's, and fine
+        drop(read.context("still connected")?);
+        Ok(String::from_utf8_lossy(&answer).into_owned())
     }
 
     /// The answer to what was sent since the last PING: an error line, or nothing.

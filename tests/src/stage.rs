@@ -283,6 +283,17 @@ impl Stage {
             .with_context(|| format!("the log of {name}:\n{}", self.log(name)))
     }
 
+    /// Open descriptors, and resident memory in KiB, of a process.
+    pub fn held_by(&self, name: &str) -> Result<(usize, u64)> {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, process) = processes.iter().find(|(known, _)| known == name).context("no such process")?;
+        let folder = PathBuf::from(format!("/proc/{}", process.id()));
+        let descriptors = std::fs::read_dir(folder.join("fd"))?.count();
+        let status = std::fs::read_to_string(folder.join("status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok((descriptors, resident.trim().trim_end_matches(" kB").parse()?))
+    }
+
     /// What a process logged so far.
     pub fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()

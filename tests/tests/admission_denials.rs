@@ -107,6 +107,122 @@ async fn t_062_a_token_in_the_wrong_place() -> Result<()> {
     row.end().await
 }
 
+/// Whatever is wrong, a peer hears the same bytes: `is_refused` compares them.
+#[tokio::test]
+async fn t_066_all_refusals_sound_alike() -> Result<()> {
+    let mut row = Row::begin(66).await?;
+    let holder = Key::generate()?;
+    let good = forge::client("up=t066", &holder)?;
+    let org = row.stage.org.clone();
+    let changed = |changes: Value| forge::token(&forge::with(good.clone(), changes), &org);
+    let good = forge::token(&good, &org);
+    let tokens = [
+        changed(json!({"exp": 1})),
+        changed(json!({"nbf": 4_000_000_000_u64})),
+        changed(json!({"ou": "acme"})),
+        changed(json!({"ou": null})),
+        changed(json!({"public_key": "00"})),
+        changed(json!({"public_key": null})),
+        changed(json!({"purpose": "other"})),
+        changed(json!({"callerid": ""})),
+        changed(json!({"callerid": "a b"})),
+        changed(json!({"iss": "C-x.y", "tcs": "z"})),
+        changed(json!({"permissions": "all"})),
+        forge::token(&json!({}), &org),
+        format!("{good}x"),
+        good.replacen('.', "..", 1),
+        "a.b.c".into(),
+        ".".repeat(6),
+        "x".repeat(4096),
+    ];
+    for (number, token) in tokens.iter().enumerate() {
+        let (_, mut attacker) = row.attacker().await?;
+        let hello = attacker.hello("t066", token, Some(&holder));
+        attacker.connect(&hello).await?;
+        attacker.is_refused().await.with_context(|| format!("token {number}"))?;
+    }
+    for (key, more) in
+        [(None, json!({})), (Some(Key::generate()?), json!({})), (Some(holder), json!({"account": "system"}))]
+    {
+        let (_, mut attacker) = row.attacker().await?;
+        let hello = forge::with(attacker.hello("t066", &good, key.as_ref()), more);
+        attacker.connect(&hello).await?;
+        attacker.is_refused().await?;
+    }
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_067_a_connect_without_end() -> Result<()> {
+    let mut row = Row::begin(67).await?;
+    for size in [64 * 1024 + 1, 10 * 1024 * 1024] {
+        let (_, mut attacker) = row.attacker().await?;
+        let (_, before) = row.stage.held_by("broker")?;
+        // the broker hangs up before all is written
+        drop(attacker.say(&format!("CONNECT {{\"name\":\"{}", "x".repeat(size))).await);
+        let answer = attacker.last_words().await.unwrap_or_default();
+        ensure!(answer.is_empty() || answer == "-ERR 'maximum control line exceeded'\r\n", "{answer:?}");
+        let (_, after) = row.stage.held_by("broker")?;
+        ensure!(after < before + 8 * 1024, "{size} bytes made {before} KiB {after} KiB");
+        row.control.is_served().await?;
+    }
+    let log = row.stage.log("broker");
+    let ours = |line: &&str| line.contains("127.7.67.") && line.contains("reason=line_too_long");
+    ensure!(log.lines().filter(ours).count() == 2, "{log}");
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_068_a_connect_that_stops() -> Result<()> {
+    let mut row = Row::begin(68).await?;
+    let own = row.stage.caller("up=t068")?;
+    let mut waiting = Vec::new();
+    for part in 0..40 {
+        let (name, mut attacker) = row.attacker().await?;
+        let connect = format!("CONNECT {}\r\n", attacker.hello(&name, &own.token, Some(&own.key)));
+        let cut = (connect.len() - 2) * part / 40;
+        attacker.say(connect.get(..cut).unwrap_or_default()).await?;
+        waiting.push((attacker, tokio::time::Instant::now()));
+    }
+    row.control.is_served().await.context("while they wait")?;
+    for (mut attacker, since) in waiting {
+        let answer = attacker.last_words().await?;
+        ensure!(answer == "-ERR 'Authentication Timeout'\r\n", "{answer:?}");
+        // two seconds, and what a loaded machine adds
+        ensure!(since.elapsed() < Duration::from_secs(8), "after {:?}", since.elapsed());
+    }
+    row.end().await
+}
+
+/// Rule 5 of the table: what was refused leaves nothing behind.
+#[tokio::test]
+async fn refused_peers_leave_nothing_behind() -> Result<()> {
+    let mut row = Row::on(Arc::new(Stage::start()?), 1).await?;
+    let holder = Key::generate()?;
+    let token = forge::token(&forge::client("up=nobody", &holder)?, &Key::generate()?);
+    let mut before = (0, 0);
+    for number in 0..150 {
+        // the first ones fill caches and pools
+        if number == 50 {
+            before = settled(&row.stage).await?;
+        }
+        let (_, mut attacker) = row.attacker().await?;
+        let hello = attacker.hello("nobody", &token, Some(&holder));
+        attacker.connect(&hello).await?;
+        attacker.is_refused().await?;
+    }
+    let after = settled(&row.stage).await?;
+    ensure!(after.0 == before.0, "{} descriptors became {}", before.0, after.0);
+    ensure!(after.1 < before.1 + 4 * 1024, "{} KiB became {} KiB", before.1, after.1);
+    row.end().await
+}
+
+/// What the broker holds once connections that were closed are gone.
+async fn settled(stage: &Stage) -> Result<(usize, u64)> {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stage.held_by("broker")
+}
+
 #[tokio::test]
 async fn t_092_a_client_without_flags() -> Result<()> {
     let mut row = Row::begin(92).await?;

@@ -118,12 +118,16 @@ impl Provisioner {
     }
 
     async fn gen25519(&mut self, nonce: &str) -> Result<RpcReply> {
-        let data = json!({"token": PROVISIONING_TOKEN, "nonce": nonce});
+        self.ask("gen25519", &json!({"nonce": nonce})).await
+    }
+
+    async fn ask(&mut self, action: &str, data: &Value) -> Result<RpcReply> {
+        let data = forge::with(data.clone(), json!({"token": PROVISIONING_TOKEN}));
         let until = tokio::time::Instant::now() + PATIENCE;
         let subject = format!("provisioning.node.{}", self.node);
         while tokio::time::Instant::now() < until {
             let request =
-                request::request(&self.caller.id, "provisioning", "choria_provision", "gen25519", &data)?;
+                request::request(&self.caller.id, "provisioning", "choria_provision", action, &data)?;
             let secure = request::signed(&request, &self.caller)?;
             let limit = Duration::from_secs(3);
             let reply = request::ask(&mut self.connection, &subject, &request, &secure, limit).await?;
@@ -165,6 +169,96 @@ async fn t_150_nonces_that_are_more_than_that() -> Result<()> {
         ensure!(seed().is_some() && seed() != before, "no key was made");
     }
     control.is_served().await.context("after")
+}
+
+/// Values and names that would write more than one line, or elsewhere, are refused and change no file.
+#[tokio::test]
+async fn t_145_t_146_configurations_that_reach_further() -> Result<()> {
+    let stage = Stage::start()?;
+    let mut control = stage.control().await?;
+    let identity = "t145.example.net";
+    let folder = stage.waiting_node(identity)?;
+    let mut provisioner = Provisioner::connect(&stage, identity).await?;
+    provisioner.gen25519("0011223344556677889900aabbccddee").await?;
+    let before = files(&folder)?;
+    let good = json!({"plugin.choria.server.provision": "false"}).to_string();
+    let config = |value: Value| json!({"config": value.to_string()});
+    let policies = |name: &str| json!({"config": good, "action_policies": {name: "policy default deny\n"}});
+    let rego = |name: &str| json!({"config": good, "opa_policies": {name: "package io.choria.aaasvc\n"}});
+    for data in [
+        config(json!({"loglevel": "info\nplugin.choria.server.provision=1"})),
+        config(json!({"a=b": "1"})),
+        config(json!({"a\r": "1"})),
+        config(json!({"a\u{0}b": "1"})),
+        config(json!({"loglevel": 7})),
+        config(json!({"loglevel": {"a": "b"}})),
+        config(json!(["loglevel"])),
+        policies("../x.policy"),
+        policies("a/b.policy"),
+        policies("x.rego"),
+        rego("../x.rego"),
+        rego("a/b.rego"),
+        rego(".rego"),
+        rego("x.policy"),
+    ] {
+        let reply = provisioner.ask("configure", &data).await?;
+        ensure!(!reply.statuscode.is_ok(), "{data}: {reply:?}");
+        ensure!(files(&folder)? == before, "{data} changed {:?}", files(&folder)?);
+        control.is_served().await.context("during")?;
+    }
+    ensure!(!stage.path("x.policy").exists() && !stage.path("x.rego").exists(), "written elsewhere");
+    stage.kept_secrets()
+}
+
+/// Files below a folder with their content.
+fn files(folder: &std::path::Path) -> Result<std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
+        } else {
+            let bytes = std::fs::read(&path)?;
+            found.insert(path, bytes);
+        }
+    }
+    Ok(found)
+}
+
+/// What a candidate says about others stays where it is; what announces itself is heard by the fleet.
+#[tokio::test]
+async fn t_129_t_130_events_of_candidates() -> Result<()> {
+    let stage = Stage::shared()?;
+    let watcher = stage.caller_with("up=t129", json!({"permissions": {"events_viewer": true}}))?;
+    let mut watching = stage.connected(&watcher, Ipv4Addr::new(127, 7, 129, 1)).await?;
+    ensure!(watching.subscribe("choria.lifecycle.event.>").await?.is_none(), "events may be viewed");
+    let identity = "t129.example.net";
+    let mut candidate = stage.dial(Ipv4Addr::new(127, 7, 129, 2)).await?;
+    let hello = candidate.hello(identity, &stage.provisioning_token()?, None);
+    candidate.connect(&hello).await?;
+    candidate.is_admitted().await?;
+    for (kind, component, who) in [
+        ("shutdown", "server", "victim.example.net"),
+        ("startup", "server", "victim.example.net"),
+        ("startup", "provision_mode_server", identity),
+    ] {
+        let event = LifecycleEvent::new(kind, component, who, clock::unix_seconds(), forge::random()?)
+            .with("version", "0.99.0");
+        candidate.publish(&event.subject(), &event.to_bytes()?).await?;
+    }
+    loop {
+        let message =
+            watching.message(Duration::from_secs(10)).await?.context("the startup event is lost")?;
+        let payload = String::from_utf8_lossy(&message.payload).into_owned();
+        if payload.contains(identity) {
+            ensure!(message.subject == "choria.lifecycle.event.startup.provision_mode_server", "{message:?}");
+            return stage.kept_secrets();
+        }
+        ensure!(
+            !payload.contains("victim.example.net"),
+            "a candidate's event about another reached the fleet: {payload}"
+        );
+    }
 }
 
 fn refusals(log: &str) -> usize {
