@@ -43,18 +43,23 @@ pub(crate) enum Method {
 }
 
 impl DiscoveryFlags {
-    /// The word for the method as the person or the configuration gave it, and the method. Reads the list of nodes, so
+    /// The word for the method, as the person or the configuration gave it.
+    pub(crate) fn word<'a>(&'a self, config: &'a ClientConfig) -> &'a str {
+        match (&self.nodes, &self.method) {
+            (Some(_), _) => "flatfile",
+            (None, Some(method)) => method,
+            (None, None) => &config.discovery_method,
+        }
+    }
+
+    /// The method and its word. Reads the list of nodes, so
     /// that a wrong name is told before anybody is asked anything.
     pub(crate) fn method(
         &self,
         config: &ClientConfig,
         collective: &str,
     ) -> Result<(String, Method), Failure> {
-        let word = match (&self.nodes, &self.method) {
-            (Some(_), _) => "flatfile",
-            (None, Some(method)) => method,
-            (None, None) => &config.discovery_method,
-        };
+        let word = self.word(config);
         let method = match word {
             "mc" | "broadcast" => Method::Broadcast,
             "flatfile" | "file" => self.list(config)?,

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use crate::arguments::Global;
 use crate::commands::req::Answer;
 use crate::discovery_flags::{DiscoveryFlags, Method};
-use crate::failure::Failure;
+use crate::failure::{Doing as _, Failure};
 use crate::nearest;
 use crate::output::colour::Colour;
 use crate::output::progress::Progress;
@@ -158,6 +158,10 @@ impl Fleet {
 
     pub(crate) fn collective(&self) -> &str {
         &self.collective
+    }
+
+    pub(crate) fn config(&self) -> &ClientConfig {
+        &self.config
     }
 
     pub(crate) fn colour(&self) -> Colour {
@@ -330,7 +334,19 @@ fn not_connected() -> ClientError {
 
 /// The client configuration that the flags, the environment and the files give.
 pub(crate) fn load(global: &Global) -> Result<ClientConfig, Failure> {
-    load_file(global.config.as_deref())
+    let config = load_file(global.config.as_deref())?;
+    start_log(global, &config)?;
+    Ok(config)
+}
+
+/// The log of a person's tool: what deserves attention, or all with `--debug`, to stderr unless configured.
+fn start_log(global: &Global, config: &ClientConfig) -> Result<(), Failure> {
+    let setting = |key: &str| config.settings.get(key);
+    let level = if global.debug { "debug" } else { setting("loglevel").unwrap_or("warn") };
+    let ansi = Colour::stderr(global.color, config.settings.bool("color", true)).is_on();
+    choria_host::log::init(level, setting("logfile").unwrap_or("stderr"), ansi)
+        .map(drop)
+        .doing(|| String::from("cannot start the log"))
 }
 
 pub(crate) fn load_file(path: Option<&Path>) -> Result<ClientConfig, Failure> {

@@ -1,6 +1,6 @@
 //! `choria aaa`: login, request signing and audit (docs/spec/07 §9.3).
 
-use std::io::BufRead;
+use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 
 use choria_aaa::AaaConfig;
@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use super::service::{self, PidFile, Shutdown};
 use crate::arguments::Global;
 use crate::failure::{Doing, Failure};
-use crate::output;
+use crate::output::{self, prompt};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -23,7 +23,7 @@ enum Command {
     /// Run the service; needs --config
     #[command(after_help = "Example:\n  choria aaa run --config /etc/aaasvc/aaasvc.conf")]
     Run(service::Options),
-    /// Hash passwords for a user list: one line of stdin, one hash
+    /// Hash passwords for a user list: one line of stdin, one hash; on a terminal it asks for one
     #[command(after_help = "Example:\n  choria aaa crypt < passwords.txt")]
     Crypt(Crypt),
 }
@@ -60,14 +60,26 @@ pub(crate) fn load(path: &Path) -> Result<AaaConfig, Failure> {
 }
 
 fn crypt(options: &Crypt) -> Result<u8, Failure> {
+    if std::io::stdin().is_terminal() {
+        let password = prompt::secret("Password", "the password on stdin")?;
+        let again = prompt::secret("Once more", "the password on stdin")?;
+        if password.expose().is_empty() || password.expose() != again.expose() {
+            return Err(Failure::new("the password is empty, or was not the same twice"));
+        }
+        return hash(&password, options.cost);
+    }
     for line in std::io::stdin().lock().lines() {
         let password = Secret::new(line?);
         if password.expose().is_empty() {
             continue;
         }
-        let hash = choria_aaa::crypt(password.expose(), options.cost)
-            .doing(|| String::from("cannot hash a password"))?;
-        output::print(&format!("{hash}\n"));
+        hash(&password, options.cost)?;
     }
+    Ok(0)
+}
+
+fn hash(password: &Secret, cost: u32) -> Result<u8, Failure> {
+    let hash = choria_aaa::crypt(password.expose(), cost).doing(|| String::from("cannot hash a password"))?;
+    output::print(&format!("{hash}\n"));
     Ok(0)
 }

@@ -38,6 +38,8 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let path = service::configuration(global)?;
     let (settings, config) = load(path)?;
     if options.check {
+        choria_broker::check(&config)
+            .doing(|| format!("no broker could run with the configuration {}", path.display()))?;
         output::print(&format!("{} is fit to run a broker\n", path.display()));
         return Ok(0);
     }

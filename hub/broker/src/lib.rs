@@ -20,5 +20,5 @@ pub use allow_list::AllowList;
 pub use config::{BrokerConfig, ConfigError, SessionExpiry, TlsFiles};
 pub use explain::{Explanation, Question, explain};
 pub use nonce::Proof;
-pub use run::{Broker, BrokerError, run};
+pub use run::{Broker, BrokerError, check, run};
 pub use stats::Metrics;

@@ -51,6 +51,15 @@ pub struct Broker {
     config: ArcSwap<BrokerConfig>,
 }
 
+/// Reads everything that a broker with this configuration would read: issuers, certificate, key. Opens no port.
+pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
+    config.policy()?;
+    if let Some(files) = &config.tls {
+        server_tls(files)?;
+    }
+    Ok(())
+}
+
 impl Broker {
     /// Starts the engine and its listeners.
     pub async fn start(config: BrokerConfig) -> Result<Broker, BrokerError> {

@@ -338,6 +338,7 @@ fn note(event: &Event, told: &Told) {
         }
         Event::Disconnected => tracing::info!("disconnected from the broker, reconnecting"),
         Event::LameDuckMode => tracing::info!("the broker is about to stop"),
+        Event::Draining => tracing::debug!("leaving the broker"),
         Event::Closed => tracing::debug!("the connection to the broker is closed"),
         Event::ServerError(ServerError::Other(text)) if text.starts_with("Permissions Violation") => {
             tracing::debug!("{text}");

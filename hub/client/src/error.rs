@@ -146,7 +146,11 @@ impl ClientError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoTokenFile => Some("set plugin.security.choria.token_file, then run 'choria login'"),
+            Self::Unauthorized { .. } => {
+                Some("run 'choria login', or ask whoever runs the broker: its log has the reason")
+            }
             Self::Token { .. }
+            | Self::TokenNotValid { .. }
             | Self::TokenExpired { .. }
             | Self::Seed { .. }
             | Self::SeedMismatch { .. } => {

@@ -83,8 +83,17 @@ fn line(kind: &str, fields: Value) -> String {
     format!("{}\n", Value::Object(object))
 }
 
-pub(crate) fn discovery(count: usize, took: Duration) -> String {
-    line("discovery", json!({"count": count, "dt": took.as_secs_f64()}))
+/// Nodes are being looked for.
+pub(crate) fn discovering(method: &str) -> String {
+    line("discovery", json!({"dm": method}))
+}
+
+pub(crate) fn discovered(method: &str, count: usize, took: Duration) -> String {
+    line("discovery", json!({"dm": method, "count": count, "dt": took.as_secs_f64()}))
+}
+
+pub(crate) fn error(message: &str) -> String {
+    line("error", json!({"err": message}))
 }
 
 pub(crate) fn result(answer: &Answer) -> String {

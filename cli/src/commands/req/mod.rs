@@ -143,6 +143,9 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     }
     let fleet = fleet.online(global).await?;
     let result = call(&fleet, options, &filter, ddl.metadata.service, &action, data).await;
+    if let (true, Err(failure)) = (options.jsonl, &result) {
+        output::print(&document::error(failure.message()));
+    }
     if !result.as_ref().is_ok_and(|code| *code == Code::Interrupted as u8) {
         fleet.close().await;
     }
@@ -206,6 +209,10 @@ async fn call(
     let mut nodes = Vec::new();
     let mut discovery_took = Duration::ZERO;
     if !service {
+        let method = options.discovery.word(fleet.config());
+        if options.jsonl {
+            output::print(&document::discovering(method));
+        }
         let started = Instant::now();
         let found = fleet.discover(filter, &options.discovery, !quiet).await?;
         discovery_took = started.elapsed();
@@ -213,9 +220,9 @@ async fn call(
             return Err(options.filter.nobody("did not discover any nodes", fleet.collective()));
         }
         nodes = fleet.limit(found.nodes, options.limit, options.limit_seed)?;
-    }
-    if options.jsonl {
-        output::print(&document::discovery(nodes.len(), discovery_took));
+        if options.jsonl {
+            output::print(&document::discovered(method, nodes.len(), discovery_took));
+        }
     }
     if options.dry_run {
         output::print(&plan(options, &nodes, &data));
