@@ -159,6 +159,10 @@ async fn live_on(life: Life, mut stop: watch::Receiver<bool>, anew: Anew) -> Exi
             Ok(connection) => connection,
             Err(reason) => return ExitReason::Failed(reason),
         };
+        // one node's log says who it is; with thousands in one process that would be noise
+        if anew == Anew::Exec {
+            announce(&config);
+        }
         let delay = match Box::pin(serve(config, connection, &life, &mut stop)).await {
             Ok(Ended::Restart { delay }) => delay,
             Ok(Ended::Shutdown) => return ExitReason::Shutdown,
@@ -186,6 +190,31 @@ fn exec() -> std::io::Error {
         Some(program) => std::process::Command::new(program).args(arguments).exec(),
         None => std::io::Error::other("its name is not known"),
     }
+}
+
+/// Says whom the token makes this node, and where answers to its own requests go (docs/spec/07 §9.2).
+fn announce(config: &ServerConfig) {
+    if config.mode != Mode::Normal {
+        return;
+    }
+    // whatever is wrong with the token is told when it is used
+    let Ok(token) = node_token::read_server(&config.token_file) else { return };
+    let identity = token.claims.identity.as_str();
+    tracing::info!(
+        component = "server",
+        connection = identity,
+        identity,
+        "Setting JWT token and unique reply queues based on JWT for \"{identity}\""
+    );
+    let collective = &config.main_collective;
+    let id = agent_core::ids::private_network_id(identity);
+    tracing::info!(
+        component = "server",
+        connection = identity,
+        identity,
+        "Setting custom inbox prefix based on unique ID to {collective}.reply.{}",
+        id.as_str()
+    );
 }
 
 fn connection_config(

@@ -7,6 +7,7 @@
 
 mod authority;
 pub mod forge;
+pub mod guide;
 mod liar;
 mod machine;
 mod network;
