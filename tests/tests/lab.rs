@@ -20,6 +20,8 @@ fn a_network_in_one_command() -> Result<()> {
     let names = nodes_are_asked(&operator)?;
     let fact = facts_are_reported(&operator)?;
     requests_are_answered(&operator, &fact)?;
+    nodes_are_called_in_groups(&operator)?;
+    mistakes_are_told_before_nodes_are_asked(&operator)?;
     a_node_is_inspected(&operator, names.first().context("no nodes")?)?;
     nodes_are_chosen_by_their_role(&operator, &names)?;
     all_are_enrolled_again(&network, &operator)?;
@@ -78,6 +80,32 @@ fn requests_are_answered(operator: &Operator, fact: &str) -> Result<()> {
     }
     let nobody = operator.run(&["req", "rpcutil", "ping", "-F", "memory.size=1"])?;
     ensure!(nobody.code != 0, "a fact that nobody has: {nobody:?}");
+    Ok(())
+}
+
+/// The signer is asked once for each group, for the same request.
+fn nodes_are_called_in_groups(operator: &Operator) -> Result<()> {
+    let text = operator.ok(&["req", "rpcutil", "ping", "--batch", "4", "--batch-sleep", "0"])?;
+    ensure!(text.contains(&format!("Finished processing {SERVERS} / {SERVERS} hosts")), "{text}");
+    Ok(())
+}
+
+fn mistakes_are_told_before_nodes_are_asked(operator: &Operator) -> Result<()> {
+    let ping = |more: &[&'static str]| [&["req", "rpcutil", "ping"], more].concat();
+    for (command, code, told) in [
+        (vec!["req", "rpcutill", "ping"], 2, "did you mean 'rpcutil'?"),
+        (vec!["req", "rpcutil", "pingg"], 2, "did you mean 'ping'?"),
+        (vec!["req", "rpcutil", "get_fact", "fct=role"], 2, "did you mean 'fact'?"),
+        (vec!["req", "rpcutil", "get_fact"], 2, "invalid input: input 'fact' is required"),
+        (vec!["ping", "-C", "/[/"], 2, "is no regular expression"),
+        (ping(&["--limit", "0"]), 2, "is no limit"),
+        (ping(&["--dm", "foo"]), 2, "\"foo\" is not known"),
+        (ping(&["-o", "missing/results.txt"]), 1, "there is no folder missing"),
+        (ping(&["--confirm-over", "1"]), 6, "--yes"),
+    ] {
+        let ended = operator.run(&command)?;
+        ensure!(ended.code == code && ended.stderr.contains(told), "{command:?}: {ended:?}");
+    }
     Ok(())
 }
 
