@@ -9,7 +9,6 @@ mod authority;
 pub mod forge;
 pub mod guide;
 mod liar;
-mod machine;
 mod network;
 mod operator;
 mod process;
@@ -19,7 +18,6 @@ mod stage;
 
 pub use authority::certificates;
 pub use liar::{Liar, Message};
-pub use machine::{Machine, word_after};
 pub use network::Network;
 pub use operator::{Finished, Operator};
 pub use process::{Running, binary, free_port, is_alive, wait_until};
