@@ -9,7 +9,12 @@ pub(crate) struct Table {
     headers: Vec<String>,
     rows: Vec<Vec<String>>,
     ascii: bool,
+    /// Columns of the terminal that it is printed on; files and pipes have no limit.
+    limit: Option<usize>,
 }
+
+/// A column is not made narrower than this.
+const NARROWEST: usize = 6;
 
 struct Frame {
     top: [char; 3],
@@ -31,7 +36,12 @@ impl Table {
             .iter()
             .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
         let ascii = locale.is_some_and(|text| !text.to_ascii_uppercase().contains("UTF") && text != "C.utf8");
-        Table { headers: headers.iter().map(|text| (*text).to_owned()).collect(), ascii, ..Table::default() }
+        Table {
+            headers: headers.iter().map(|text| (*text).to_owned()).collect(),
+            ascii,
+            limit: terminal_columns(),
+            ..Table::default()
+        }
     }
 
     #[must_use]
@@ -60,6 +70,9 @@ impl Table {
                 cells.fold(header, usize::max)
             })
             .collect();
+        if let Some(limit) = self.limit {
+            squeeze(&mut widths, limit);
+        }
         let inner = widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1);
         if let (Some(title), Some(last)) = (&self.title, widths.last_mut()) {
             // a title that is wider than its table makes the last column wider
@@ -79,7 +92,8 @@ impl Table {
         let line = |cells: &[&str], numbers: bool| -> String {
             let mut out = String::new();
             for (column, size) in widths.iter().enumerate() {
-                let text = cells.get(column).copied().unwrap_or_default();
+                let text = shortened(cells.get(column).copied().unwrap_or_default(), *size);
+                let text = text.as_ref();
                 let pad = " ".repeat(size.saturating_sub(width(text)));
                 let right = numbers && numeric.get(column).copied().unwrap_or_default();
                 let cell = if right { format!("{pad}{text}") } else { format!("{text}{pad}") };
@@ -127,6 +141,30 @@ impl Table {
     }
 }
 
+/// Columns of the terminal behind stdout, if there is one.
+fn terminal_columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+/// Makes the widest columns narrower until a table fits, or no column can give more.
+fn squeeze(widths: &mut [usize], limit: usize) {
+    let mut excess = (widths.iter().map(|width| width + 3).sum::<usize>() + 1).saturating_sub(limit);
+    while excess > 0 {
+        let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROWEST) else { return };
+        *widest -= 1;
+        excess -= 1;
+    }
+}
+
+fn shortened(text: &str, columns: usize) -> std::borrow::Cow<'_, str> {
+    if width(text) <= columns {
+        return text.into();
+    }
+    let kept: String = text.chars().take(columns.saturating_sub(1)).collect();
+    (kept + "…").into()
+}
+
 /// Columns that a text takes on a terminal; counting characters is right for the names and numbers shown here.
 fn width(text: &str) -> usize {
     text.chars().count()
@@ -167,6 +205,17 @@ mod tests {
 ╰────────────────┴───────╯
 ";
         assert_eq!(table.render(), text);
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal() {
+        let mut table = Table::new(&["Sender", "N"]);
+        (table.ascii, table.limit) = (false, Some(20));
+        table.row(vec!["n1.example.net".into(), "7".into()]);
+        let text = table.render();
+        assert!(text.contains("│ n1.example.… │ 7 │"), "{text}");
+        table.limit = Some(3);
+        assert!(table.render().contains("│ n1.ex… │ 7 │"));
     }
 
     #[test]
