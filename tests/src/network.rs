@@ -77,6 +77,22 @@ impl Network {
             .unwrap_or_default()
     }
 
+    /// A test's outcome; to an error, what every process logged last is added.
+    pub fn told<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| {
+            let mut logs = String::new();
+            for (name, _) in self.processes().unwrap_or_default() {
+                let log = self.log(&name);
+                let lines: Vec<&str> = log.lines().collect();
+                logs += &format!(
+                    "---- {name}\n{}\n",
+                    lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+                );
+            }
+            error.context(logs)
+        })
+    }
+
     /// An operator who has logged in as the lab's user of that name.
     pub fn operator(&self, user: &str) -> Result<Operator> {
         let operator = Operator::new(&self.lab_folder().join("client.conf"), self.folder.path());
@@ -90,13 +106,6 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(processes) = self.processes()
-        {
-            for (name, _) in processes {
-                eprintln!("---- {name}\n{}", self.log(&name));
-            }
-        }
         if let Err(error) = self.down() {
             eprintln!("{error}");
         }

@@ -62,7 +62,8 @@ impl Row {
         let hello = forge::with(connection.hello(&name, token, key), more);
         connection.connect(&hello).await?;
         self.control.is_served().await.context("during")?;
-        connection.is_refused().await.with_context(|| name.clone())?;
+        let refused = connection.is_refused().await;
+        refused.with_context(|| format!("{name}; the broker says\n{}", self.stage.log("broker")))?;
         self.logged("broker", &name, reasons)
     }
 

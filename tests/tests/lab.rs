@@ -15,6 +15,10 @@ const FACT: &str = "memory.size";
 #[test]
 fn a_network_in_one_command() -> Result<()> {
     let network = Network::lab(SERVERS)?;
+    network.told(story(&network))
+}
+
+fn story(network: &Network) -> Result<()> {
     let operator = network.operator("choria")?;
 
     let names = nodes_are_asked(&operator)?;
@@ -24,7 +28,7 @@ fn a_network_in_one_command() -> Result<()> {
     mistakes_are_told_before_nodes_are_asked(&operator)?;
     a_node_is_inspected(&operator, names.first().context("no nodes")?)?;
     nodes_are_chosen_by_their_role(&operator, &names)?;
-    all_are_enrolled_again(&network, &operator)?;
+    all_are_enrolled_again(network, &operator)?;
 
     let processes = network.processes()?;
     ensure!(processes.len() == SERVERS + 3, "{processes:?}");

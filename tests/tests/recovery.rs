@@ -21,6 +21,11 @@ const SERVERS: usize = 3;
 #[tokio::test]
 async fn a_killed_hub_is_found_again_by_all() -> Result<()> {
     let network = Network::lab(SERVERS)?;
+    let outcome = story_of_a_hub(&network).await;
+    network.told(outcome)
+}
+
+async fn story_of_a_hub(network: &Network) -> Result<()> {
     let operator = network.operator("choria")?;
     let settings = Settings::load(&network.lab_folder().join("client.conf"))?;
     let config = ClientConfig::from_settings(settings)?;
