@@ -1,0 +1,112 @@
+//! Rows of docs/spec/10 §14 about logging in, against a running login service.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use choria_tests::{Finished, Network, Operator, certificates};
+
+/// Where a person sits: a logged-in operator and files with passwords.
+struct Person<'a> {
+    network: &'a Network,
+    operator: Operator,
+}
+
+impl Person<'_> {
+    fn log_in(&self, user: &str, password: &str, more: &[&str]) -> Result<Finished> {
+        let file = self.network.folder().join("typed");
+        std::fs::write(&file, password)?;
+        let file = file.display().to_string();
+        let command = ["login", "--username", user, "--password-file", &file];
+        self.operator.run(&[command.as_slice(), more].concat())
+    }
+
+    fn token_and_seed(&self) -> Result<[Vec<u8>; 2]> {
+        let read = |name: &str| std::fs::read(self.network.lab_folder().join("client").join(name));
+        Ok([read("token")?, read("seed")?])
+    }
+}
+
+#[test]
+fn logins_that_fail() -> Result<()> {
+    let network = Network::lab(1)?;
+    network.told(story(&network))
+}
+
+fn story(network: &Network) -> Result<()> {
+    let person = Person { network, operator: network.operator("choria")? };
+    let before = person.token_and_seed()?;
+    t_032_t_165_t_174_a_wrong_password(&person, &before)?;
+    ensure!(person.token_and_seed()? != before, "the right password made no new token");
+    let before = person.token_and_seed()?;
+    t_172_another_authority(&person)?;
+    t_173_no_encryption(&person)?;
+    ensure!(person.token_and_seed()? == before, "a refused login changed something");
+    t_167_too_many_guesses(&person)?;
+    let log = network.log("aaa");
+    for secret in ["not-the-password", "eyJ"] {
+        ensure!(!log.contains(secret), "the login service wrote down a secret");
+    }
+    person.operator.ok(&["req", "rpcutil", "ping"])?;
+    Ok(())
+}
+
+/// Three times the same words; what worked before still works; then the right one.
+fn t_032_t_165_t_174_a_wrong_password(person: &Person<'_>, before: &[Vec<u8>; 2]) -> Result<()> {
+    let mut words = Vec::new();
+    for user in ["choria", "choria", "choria", "nobody"] {
+        let refused = person.log_in(user, "not-the-password", &[])?;
+        ensure!(refused.code == 5, "{refused:?}");
+        ensure!(refused.stderr.contains("Login failed"), "{refused:?}");
+        ensure!(person.token_and_seed()? == *before, "a failed login changed the token");
+        words.push(refused.stderr);
+    }
+    words.dedup();
+    ensure!(words.len() == 1, "the answers differ: {words:?}");
+    person.operator.ok(&["req", "rpcutil", "ping"])?;
+    let right = person.log_in("choria", "secret", &[])?;
+    ensure!(right.code == 0, "{right:?}");
+    Ok(())
+}
+
+/// The password stays here when the service's certificate is of another authority, or another certificate.
+fn t_172_another_authority(person: &Person<'_>) -> Result<()> {
+    let log = person.network.log("aaa");
+    let folder: PathBuf = person.network.folder().join("other");
+    std::fs::create_dir(&folder)?;
+    let other = certificates(&folder, &[])?.display().to_string();
+    let print = format!("SHA256:{}", "00".repeat(32));
+    for more in [["--ca", other.as_str()], ["--fingerprint", print.as_str()]] {
+        let refused = person.log_in("choria", "secret", &more)?;
+        ensure!(refused.code != 0, "{more:?}: {refused:?}");
+        ensure!(refused.stderr.contains("certificate"), "{more:?}: {refused:?}");
+    }
+    let said = person.network.log("aaa");
+    let new = said.strip_prefix(log.as_str()).context("the log was cut")?;
+    ensure!(!new.contains("user="), "the password was sent: {new}");
+    Ok(())
+}
+
+fn t_173_no_encryption(person: &Person<'_>) -> Result<()> {
+    // an address for documentation: nobody is there, and nobody is asked
+    let refused = person.log_in("choria", "secret", &["--url", "http://192.0.2.1:8080/choria/v1/login"])?;
+    ensure!(refused.code != 0 && refused.stderr.contains("https"), "{refused:?}");
+    ensure!(refused.took.as_secs() < 5, "it tried: {refused:?}");
+    Ok(())
+}
+
+/// From this address the user has to wait, with the same words as ever.
+fn t_167_too_many_guesses(person: &Person<'_>) -> Result<()> {
+    let mut words = Vec::new();
+    for _ in 0..6 {
+        words.push(person.log_in("admin", "not-the-password", &[])?.stderr);
+    }
+    let refused = person.log_in("admin", "secret", &[])?;
+    ensure!(refused.code == 5, "nobody counted: {refused:?}");
+    words.push(refused.stderr);
+    words.dedup();
+    ensure!(words.len() == 1, "the answers differ: {words:?}");
+    // others are not slowed
+    let other = person.log_in("choria", "secret", &[])?;
+    ensure!(other.code == 0, "{other:?}");
+    Ok(())
+}
