@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use agent_core::json::Object;
 use agent_core::provision::{Configuration, Effect};
 use choria_host::Settings;
+use choria_host::one_line;
 use choria_host::private_file::{self, PrivateFileError};
 
 use crate::seed::NodeSeed;
@@ -183,13 +184,11 @@ fn text(object: &Object<'_>, name: &str, what: &'static str) -> Result<Option<St
 
 /// The configuration file and its number of lines. What was rendered is read back before anyone relies on it.
 fn render(request: &Configuration<'_>) -> Result<(String, u32), StoreError> {
-    let line =
-        |text: &str| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect::<String>();
     let mut content = format!(
         "# configuration file written in request {} from {} ({}) at {}\n",
-        line(request.request_id),
-        line(request.caller),
-        line(request.sender),
+        one_line(request.request_id),
+        one_line(request.caller),
+        one_line(request.sender),
         choria_host::clock::rfc3339_seconds(choria_host::clock::unix_seconds()),
     );
     let mut lines: u32 = 1;

@@ -10,11 +10,13 @@ pub mod duration;
 pub mod fault;
 pub mod harden;
 pub mod log;
+mod one_line;
 pub mod private_file;
 pub mod random;
 pub mod rego;
 pub mod settings;
 pub mod tls;
 
+pub use one_line::one_line;
 pub use private_file::Secret;
 pub use settings::Settings;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use choria_host::tls::{self, Trust};
-use choria_host::{Secret, clock, private_file, random};
+use choria_host::{Secret, clock, one_line, private_file, random};
 use choria_token::{Purpose, Seed, peek_client, purpose_of};
 use serde::{Deserialize, Serialize};
 
@@ -117,9 +117,9 @@ async fn exchange(
     let (status, text) = http::post_json("login service", url, &body, trust, TIMEOUT).await?;
     let answer = serde_json::from_str::<Answer>(&text).ok();
     match answer {
-        Some(answer) if !answer.error.is_empty() => Err(ClientError::LoginFailed(printable(&answer.error))),
+        Some(answer) if !answer.error.is_empty() => Err(ClientError::LoginFailed(one_line(&answer.error))),
         _ if status != 200 => {
-            Err(ClientError::LoginFailed(format!("invalid response code {status}: {}", printable(&text))))
+            Err(ClientError::LoginFailed(format!("invalid response code {status}: {}", one_line(&text))))
         }
         Some(answer) if !answer.token.trim().is_empty() => Ok((answer.token.trim().to_owned(), seed)),
         _ => Err(ClientError::LoginFailed("no token received".to_owned())),
@@ -283,10 +283,6 @@ fn shuffle(urls: &mut [String]) {
         let bound = u32::try_from(last + 1).unwrap_or(u32::MAX);
         urls.swap(last, usize::try_from(random::below(bound)).unwrap_or(0));
     }
-}
-
-fn printable(text: &str) -> String {
-    text.chars().take(256).map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]

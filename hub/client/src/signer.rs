@@ -182,7 +182,7 @@ impl Connection {
         // services and HTTP signers spell it differently; people search for this one
         let reason = if reason.eq_ignore_ascii_case("request denied") { "Request denied" } else { reason };
         ClientError::SignerDenied {
-            reason: reason.chars().take(256).map(|c| if c.is_control() { ' ' } else { c }).collect(),
+            reason: choria_host::one_line(reason),
             caller: self.caller().to_owned(),
             agent: request.agent.clone(),
             action,

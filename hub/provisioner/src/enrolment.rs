@@ -427,7 +427,7 @@ impl<'r> Enrolment<'r> {
         if code == 1 && message.contains("provisioning lock") {
             return Err(Outcome::OwnedByAnother);
         }
-        let message: String = message.chars().filter(|c| !c.is_control()).take(256).collect();
+        let message = choria_host::one_line(message);
         self.again(format!("invalid response from {}: {message} ({code})", self.identity), false, moment)
     }
 

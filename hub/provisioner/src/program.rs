@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use choria_host::one_line;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
@@ -123,7 +124,7 @@ impl Program {
         };
         let (output, complaints, ()) = tokio::try_join!(listen, overhear, ask)?;
         let status = child.wait().await.map_err(failed)?;
-        let complaints = printable(&complaints);
+        let complaints = one_line(&String::from_utf8_lossy(&complaints));
         if !status.success() {
             let complaints =
                 if complaints.is_empty() { complaints } else { format!(", saying: {complaints}") };
@@ -138,12 +139,6 @@ impl Program {
     fn name(&self) -> String {
         self.words.first().cloned().unwrap_or_default()
     }
-}
-
-/// The first 256 characters on one line, without control characters.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(256).collect()
 }
 
 fn kill_group(leader: Option<u32>) {

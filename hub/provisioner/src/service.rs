@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use choria_host::{clock, random};
+use choria_host::{clock, one_line, random};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
@@ -186,7 +186,7 @@ impl Service {
         }
         // with the broker at hand only names that are connected count (docs/spec/10 V13)
         if self.presence.as_ref().is_some_and(|presence| presence.candidates(identity).is_empty()) {
-            tracing::debug!(identity = printable(identity), reason = "not_connected", "ignored a name");
+            tracing::debug!(identity = one_line(identity), reason = "not_connected", "ignored a name");
             return false;
         }
         let added = self.backlog().add(identity, sign, Instant::now());
@@ -205,7 +205,7 @@ impl Service {
             }
             Added::Invalid => {
                 tracing::warn!(
-                    identity = printable(identity),
+                    identity = one_line(identity),
                     reason = "name_invalid",
                     "ignored a name that no node can have"
                 );
@@ -396,15 +396,15 @@ impl Service {
             }
             Outcome::Deferred(message) => {
                 self.metrics.provision_errors.inc();
-                tracing::warn!(identity, reason = "deferred", "deferred: {}", printable(&message));
+                tracing::warn!(identity, reason = "deferred", "deferred: {}", one_line(&message));
                 Ending::Released
             }
             Outcome::ShutDown(message) => {
-                tracing::info!(identity, "shut down as the helper asked: {}", printable(&message));
+                tracing::info!(identity, "shut down as the helper asked: {}", one_line(&message));
                 Ending::Released
             }
             Outcome::Upgraded(version) => {
-                tracing::info!(identity, "upgrading to {}; it will ask again", printable(&version));
+                tracing::info!(identity, "upgrading to {}; it will ask again", one_line(&version));
                 Ending::Released
             }
             Outcome::OwnedByAnother => {
@@ -413,21 +413,16 @@ impl Service {
             }
             Outcome::Unreachable(message) => {
                 self.metrics.provision_errors.inc();
-                tracing::warn!(identity, reason = "unreachable", "not provisioned: {}", printable(&message));
+                tracing::warn!(identity, reason = "unreachable", "not provisioned: {}", one_line(&message));
                 Ending::Unreachable
             }
             Outcome::Failed(message) => {
                 self.metrics.provision_errors.inc();
-                tracing::error!(identity, reason = "failed", "not provisioned: {}", printable(&message));
+                tracing::error!(identity, reason = "failed", "not provisioned: {}", one_line(&message));
                 Ending::Released
             }
         };
         self.backlog().end(identity, ending, Instant::now());
         self.show_backlog();
     }
-}
-
-/// Text of a peer on one line, at most 256 characters.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(256).collect()
 }
