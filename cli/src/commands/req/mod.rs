@@ -156,8 +156,10 @@ fn action(ddl: &Ddl, name: &str) -> Result<Action, Failure> {
     ddl.action(name).cloned().map_err(|error| {
         let known: Vec<&str> = ddl.actions.iter().map(|action| action.name.as_str()).collect();
         let hint = nearest::did_you_mean(name, known.iter().copied());
-        Failure::from(ClientError::from(error))
-            .hint(hint.unwrap_or_else(|| format!("its actions are {}", known.join(", "))))
+        Failure::from(ClientError::from(error)).hint(hint.unwrap_or_else(|| match known.as_slice() {
+            [] => String::from("it has no actions to call"),
+            known => format!("its actions are {}", known.join(", ")),
+        }))
     })
 }
 
