@@ -6,7 +6,7 @@
 
 use core::hint::black_box;
 
-use agent_core::dispatch::{Accepted, Body, ClockRule, Gate, Inbox, ReplyCheck, Rules, Signer};
+use agent_core::dispatch::{Accepted, Body, ClockRule, Gate, Inbox, ReplyCheck, Rules, Signer, Via};
 use agent_core::ed25519::SigningKey;
 use agent_core::filter::{Filter, NoExpressions, NoRegex, Node};
 use agent_core::machine::{Buffers, Config, Core, Input, Now, Output};
@@ -147,12 +147,10 @@ fn main() -> ! {
                 }
             };
             if let (Some(to), Some(key)) = (answer, SigningKey::from_seed(&seed)) {
-                let signer = Some(Signer { key: &key, token: "token" });
+                let via =
+                    Via { signer: Some(Signer { key: &key, token: "token" }), broker: "nats://broker:4222" };
                 let mut line = [0_u8; 512];
-                black_box(
-                    core.respond(now, &to, Body::Pong, signer, "nats://broker:4222", &mut line, &mut scratch)
-                        .is_ok(),
-                );
+                black_box(core.respond(now, &to, Body::Pong, via, &mut line, &mut scratch).is_ok());
             }
         }
     }
