@@ -13,10 +13,9 @@ struct Program {
     why: &'static str,
 }
 
-const DEBIAN: [Program; 3] = [
+const DEBIAN: [Program; 2] = [
     Program { name: "ruby", package: "ruby", why: "a provisioning helper as the users' guide has it" },
     Program { name: "openssl", package: "openssl", why: "certificates and keys made by somebody else" },
-    Program { name: "tmux", package: "tmux", why: "a terminal for what a person sees" },
 ];
 
 /// Makes sure that every outside program is there.
