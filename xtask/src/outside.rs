@@ -13,8 +13,9 @@ struct Program {
     why: &'static str,
 }
 
-const DEBIAN: [Program; 2] = [
+const DEBIAN: [Program; 3] = [
     Program { name: "ruby", package: "ruby", why: "a provisioning helper as the users' guide has it" },
+    Program { name: "kill", package: "procps", why: "signals to processes under test" },
     Program { name: "openssl", package: "openssl", why: "certificates and keys made by somebody else" },
 ];
 
