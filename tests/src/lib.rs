@@ -8,6 +8,7 @@
 mod authority;
 pub mod forge;
 pub mod guide;
+mod levels;
 mod liar;
 mod network;
 mod operator;

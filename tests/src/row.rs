@@ -1,7 +1,6 @@
 //! A row of docs/spec/10 §14 under test: attackers by number, what they must hear, what the logs must say, and a peer that
 //! behaves well and is served all the time.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,37 +10,60 @@ use choria_protocol::subjects;
 use serde_json::{Value, json};
 
 use crate::forge::{self, Key};
+use crate::levels::{Levels, attacker};
 use crate::liar::Liar;
 use crate::request::{self, Caller};
 use crate::stage::{Control, NODE, Stage};
 
-/// One row under test.
+/// One row under test, or a few that share their attacks. It holds the five assertions that every row makes: the answer on
+/// the wire, one line in the log with its reason, no secret anywhere, a peer that is served throughout, and nothing left
+/// behind.
 #[derive(Debug)]
 pub struct Row {
     pub stage: Arc<Stage>,
     pub control: Control,
-    number: u8,
+    number: u16,
+    also: Vec<u16>,
     attempt: u8,
+    before: Levels,
+    seen: Vec<(String, u32)>,
 }
 
 impl Row {
     /// The row of this number; the stage of all rows is up.
-    pub async fn begin(number: u8) -> Result<Row> {
+    pub async fn begin(number: u16) -> Result<Row> {
         Row::on(Stage::shared()?, number).await
     }
 
     /// The row on a stage of its own.
-    pub async fn on(stage: Arc<Stage>, number: u8) -> Result<Row> {
+    pub async fn on(stage: Arc<Stage>, number: u16) -> Result<Row> {
         let mut control = stage.control().await?;
         control.is_served().await.context("before")?;
-        Ok(Row { stage, control, number, attempt: 0 })
+        let before = Levels::of(&stage)?;
+        Ok(Row { stage, control, number, also: Vec::new(), attempt: 0, before, seen: Vec::new() })
+    }
+
+    /// The same attacks are what another row asks for.
+    #[must_use]
+    pub fn also(mut self, number: u16) -> Row {
+        self.also.push(number);
+        self
+    }
+
+    /// Notes what was seen, for the table of `cargo xtask test security`: say it after it was asserted.
+    pub fn saw(&mut self, what: impl Into<String>) {
+        let what = what.into();
+        match self.seen.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, times)) => *times += 1,
+            None => self.seen.push((what, 1)),
+        }
     }
 
     /// The name and the connection of the next attacker.
     pub async fn attacker(&mut self) -> Result<(String, Liar)> {
         self.attempt += 1;
         let name = format!("t{:03}-{:03}.example.net", self.number, self.attempt);
-        let connection = self.stage.dial(Ipv4Addr::new(127, 7, self.number, self.attempt)).await?;
+        let connection = self.stage.dial(attacker(7, self.number, self.attempt)).await?;
         Ok((name, connection))
     }
 
@@ -64,7 +86,9 @@ impl Row {
         self.control.is_served().await.context("during")?;
         let refused = connection.is_refused().await;
         refused.with_context(|| format!("{name}; the broker says\n{}", self.stage.log("broker")))?;
-        self.logged("broker", &name, reasons)
+        self.logged("broker", &name, reasons)?;
+        self.saw(format!("AV and closed, reason={}", reasons.join("/")));
+        Ok(())
     }
 
     /// The log names this attacker once, with one of these words.
@@ -95,13 +119,14 @@ impl Row {
         self.control.is_served().await.context("during")?;
         connection.say("PING\r\n").await?;
         connection.settled().await.context("the connection did not stay")?;
+        self.saw(expected.trim_end().to_owned());
         Ok(())
     }
 
     /// A member with good credentials carries a request of somebody else's: the node drops it, with this reason.
     pub async fn dropped_by_node(&mut self, caller: &Caller, reason: &str) -> Result<()> {
         let carrier = self.stage.caller(&caller.id)?;
-        let mut connection = self.stage.connected(&carrier, Ipv4Addr::new(127, 8, self.number, 1)).await?;
+        let mut connection = self.stage.connected(&carrier, attacker(8, self.number, 1)).await?;
         connection.subscribe(&carrier.inbox("choria")).await?;
         // one attacker at a time: the node's log names no peer, it knows none
         let _alone = ONE_AT_A_TIME.lock().await;
@@ -114,6 +139,7 @@ impl Row {
         ensure!(reply.is_none(), "the node answered: {reply:?}");
         let lines = lines_with(&self.stage.log("node"), reason) - before;
         ensure!(lines == 1, "{lines} lines with {reason} in\n{}", self.stage.log("node"));
+        self.saw(format!("node: no reply, reason={reason}"));
         self.control.is_served().await.context("after the node")
     }
 
@@ -121,7 +147,7 @@ impl Row {
     pub async fn refused_by_signer(&mut self, caller: &Caller, reason: &str) -> Result<()> {
         self.stage.signer()?;
         let carrier = self.stage.caller(&caller.id)?;
-        let mut connection = self.stage.connected(&carrier, Ipv4Addr::new(127, 9, self.number, 1)).await?;
+        let mut connection = self.stage.connected(&carrier, attacker(9, self.number, 1)).await?;
         connection.subscribe(&carrier.inbox("choria")).await?;
         let wanted = request::request(&caller.id, "choria", "rpcutil", "ping", &json!({}))?.to_bytes()?;
         let data = json!({
@@ -144,6 +170,7 @@ impl Row {
             ensure!(reply.data.get("secure_request").is_none(), "signed: {reply:?}");
             let lines = lines_with(&self.stage.log("aaa"), reason) - before;
             ensure!(lines == 1, "{lines} lines with {reason} in\n{}", self.stage.log("aaa"));
+            self.saw(format!("signer: Request denied, reason={reason}"));
             return self.control.is_served().await.context("after the signer");
         }
         bail!("the signer does not answer:\n{}", self.stage.log("aaa"))
@@ -159,7 +186,17 @@ impl Row {
     /// All went on as before, and nobody wrote down what must stay secret.
     pub async fn end(mut self) -> Result<()> {
         self.stage.kept_secrets()?;
-        self.control.is_served().await.context("after")
+        self.control.is_served().await.context("after")?;
+        self.before.are_back(&self.stage, self.number)?;
+        let times = |(what, times): &(String, u32)| match times {
+            1 => what.clone(),
+            _ => format!("{what} ({times} times)"),
+        };
+        let seen: Vec<String> = self.seen.iter().map(times).collect();
+        for number in [self.number].into_iter().chain(self.also) {
+            choria_rows::row(number, "", seen.join("; "));
+        }
+        Ok(())
     }
 }
 

@@ -283,6 +283,12 @@ impl Stage {
             .with_context(|| format!("the log of {name}:\n{}", self.log(name)))
     }
 
+    /// The names of its processes.
+    pub fn names(&self) -> Vec<String> {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// Open descriptors, and resident memory in KiB, of a process.
     pub fn held_by(&self, name: &str) -> Result<(usize, u64)> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);

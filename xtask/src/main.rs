@@ -5,6 +5,7 @@ mod bench;
 mod embedded;
 mod outside;
 mod readme;
+mod rows;
 mod sizes;
 mod step;
 mod targets;

@@ -1,20 +1,30 @@
 //! `cargo xtask test`: everything that must hold before a change lands, cheapest first.
 
-use std::process::Command;
+use std::io::BufRead as _;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use crate::rows::{Proofs, Rows};
 use crate::{outside, readme, sizes, step, targets};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
+    /// A part of the tests, instead of all steps
+    suite: Option<Suite>,
     /// Only the steps whose name contains this text
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
     /// Print the steps and stop
     #[arg(long)]
     list: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Suite {
+    /// The rows of the threat model (docs/spec/10 §14), with a table of what was tried and what was seen
+    Security,
 }
 
 type Step = (&'static str, fn() -> Result<()>);
@@ -36,6 +46,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let chosen = STEPS
         .iter()
         .filter(|(name, _)| options.only.as_ref().is_none_or(|text| name.contains(text.as_str())));
+    if options.suite.is_some() {
+        outside::install()?;
+        build()?;
+        return rows(&Rows::load()?.test_names());
+    }
     if options.list {
         for (name, _) in chosen {
             println!("{name}");
@@ -88,10 +103,33 @@ fn build() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    step::run(
-        "cargo test",
-        &mut step::cargo(&["test", "--locked", "--workspace", "--lib", "--bins", "--tests"]),
-    )
+    rows(&[])
+}
+
+/// Runs the tests whose names contain one of these texts (all without any) and prints which rows of the threat model they
+/// prove.
+fn rows(names: &[String]) -> Result<()> {
+    let rows = Rows::load()?;
+    let mut proofs = Proofs::default();
+    let arguments = ["test", "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--"];
+    let mut command = step::cargo(&arguments);
+    command.arg("--show-output").args(names).stdin(Stdio::null()).stdout(Stdio::piped());
+    eprintln!("\n==> cargo test");
+    let mut child = command.spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo test has no output")?;
+    for line in std::io::BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        if proofs.line(&line) {
+            println!("{line}");
+        }
+    }
+    let status = child.wait()?;
+    let (table, verdict) = rows.verdict(&proofs);
+    println!("\nrows of docs/spec/10 §14: row, what was tried => what was seen\n{table}");
+    if !status.success() {
+        bail!("cargo test ended with {status}");
+    }
+    verdict
 }
 
 fn documentation() -> Result<()> {

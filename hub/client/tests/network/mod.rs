@@ -93,6 +93,17 @@ impl Broker {
         self.board.lock().unwrap().connects.clone()
     }
 
+    /// Waits until the broker has this subscription: a client's flush only empties its buffer.
+    pub async fn has_subscription(&self, subject: &str) {
+        let has = || self.board.lock().unwrap().subscriptions.iter().any(|s| s.subject == subject);
+        let seen = async {
+            while !has() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), seen).await.expect("the subscription arrives");
+    }
+
     pub async fn plain_client(&self) -> async_nats_client::Client {
         async_nats_client::connect(format!("nats://{}", self.address)).await.unwrap()
     }
@@ -238,7 +249,7 @@ pub fn config(broker: SocketAddr, (seed, token): (Seed, String), org: Option<&Or
     config.brokers = BrokerSource { hosts: vec![broker.to_string()], ..BrokerSource::default() };
     config.credentials = Some(CredentialSource::Memory(Identity::new(&token, Some(seed)).unwrap()));
     config.issuers = org.map(Org::issuers).unwrap_or_default();
-    config.discovery_timeout = Duration::from_millis(600);
+    config.discovery_timeout = Duration::from_millis(1500);
     config
 }
 
@@ -269,7 +280,7 @@ pub async fn node(broker: &Broker, org: &Org, identity: &str, manner: Manner) {
         client.subscribe(subjects::broadcast("choria", "discovery")).await.unwrap(),
         client.subscribe(subjects::node("choria", identity)).await.unwrap(),
     ]);
-    client.flush().await.unwrap();
+    broker.has_subscription(&subjects::node("choria", identity)).await;
     let (seed, token) = org.server(identity);
     let identity = identity.to_owned();
     tokio::spawn(async move {
