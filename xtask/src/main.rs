@@ -3,6 +3,7 @@
 
 mod bench;
 mod embedded;
+mod guards;
 mod outside;
 mod readme;
 mod rows;
