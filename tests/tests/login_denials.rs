@@ -27,7 +27,7 @@ impl Person<'_> {
 }
 
 #[test]
-fn logins_that_fail() -> Result<()> {
+fn t_032_t_165_t_167_t_172_t_173_t_174_logins_that_fail() -> Result<()> {
     let network = Network::lab(1)?;
     network.told(story(&network))
 }
@@ -35,13 +35,13 @@ fn logins_that_fail() -> Result<()> {
 fn story(network: &Network) -> Result<()> {
     let person = Person { network, operator: network.operator("choria")? };
     let before = person.token_and_seed()?;
-    t_032_t_165_t_174_a_wrong_password(&person, &before)?;
+    a_wrong_password(&person, &before)?;
     ensure!(person.token_and_seed()? != before, "the right password made no new token");
     let before = person.token_and_seed()?;
-    t_172_another_authority(&person)?;
-    t_173_no_encryption(&person)?;
+    another_authority(&person)?;
+    no_encryption(&person)?;
     ensure!(person.token_and_seed()? == before, "a refused login changed something");
-    t_167_too_many_guesses(&person)?;
+    too_many_guesses(&person)?;
     let log = network.log("aaa");
     for secret in ["not-the-password", "eyJ"] {
         ensure!(!log.contains(secret), "the login service wrote down a secret");
@@ -51,7 +51,7 @@ fn story(network: &Network) -> Result<()> {
 }
 
 /// Three times the same words; what worked before still works; then the right one.
-fn t_032_t_165_t_174_a_wrong_password(person: &Person<'_>, before: &[Vec<u8>; 2]) -> Result<()> {
+fn a_wrong_password(person: &Person<'_>, before: &[Vec<u8>; 2]) -> Result<()> {
     let mut words = Vec::new();
     for user in ["choria", "choria", "choria", "nobody"] {
         let refused = person.log_in(user, "not-the-password", &[])?;
@@ -65,11 +65,22 @@ fn t_032_t_165_t_174_a_wrong_password(person: &Person<'_>, before: &[Vec<u8>; 2]
     person.operator.ok(&["req", "rpcutil", "ping"])?;
     let right = person.log_in("choria", "secret", &[])?;
     ensure!(right.code == 0, "{right:?}");
+    choria_rows::row(
+        32,
+        "choria login with a wrong password",
+        "exit 5, Login failed, token and seed unchanged",
+    );
+    choria_rows::row(
+        165,
+        "three wrong passwords and an unknown user, then the right one",
+        "the same words each time; then a new token",
+    );
+    choria_rows::row(174, "a failed login, then the old token", "req rpcutil ping works with the old token");
     Ok(())
 }
 
 /// The password stays here when the service's certificate is of another authority, or another certificate.
-fn t_172_another_authority(person: &Person<'_>) -> Result<()> {
+fn another_authority(person: &Person<'_>) -> Result<()> {
     let log = person.network.log("aaa");
     let folder: PathBuf = person.network.folder().join("other");
     std::fs::create_dir(&folder)?;
@@ -83,19 +94,29 @@ fn t_172_another_authority(person: &Person<'_>) -> Result<()> {
     let said = person.network.log("aaa");
     let new = said.strip_prefix(log.as_str()).context("the log was cut")?;
     ensure!(!new.contains("user="), "the password was sent: {new}");
+    choria_rows::row(
+        172,
+        "login service with a certificate of another CA, and with another fingerprint",
+        "refused, the service saw no login",
+    );
     Ok(())
 }
 
-fn t_173_no_encryption(person: &Person<'_>) -> Result<()> {
+fn no_encryption(person: &Person<'_>) -> Result<()> {
     // an address for documentation: nobody is there, and nobody is asked
     let refused = person.log_in("choria", "secret", &["--url", "http://192.0.2.1:8080/choria/v1/login"])?;
     ensure!(refused.code != 0 && refused.stderr.contains("https"), "{refused:?}");
     ensure!(refused.took.as_secs() < 5, "it tried: {refused:?}");
+    choria_rows::row(
+        173,
+        "choria login --url http://192.0.2.1",
+        "refused, https is asked for, nobody is dialled",
+    );
     Ok(())
 }
 
 /// From this address the user has to wait, with the same words as ever.
-fn t_167_too_many_guesses(person: &Person<'_>) -> Result<()> {
+fn too_many_guesses(person: &Person<'_>) -> Result<()> {
     let mut words = Vec::new();
     for _ in 0..6 {
         words.push(person.log_in("admin", "not-the-password", &[])?.stderr);
@@ -108,5 +129,10 @@ fn t_167_too_many_guesses(person: &Person<'_>) -> Result<()> {
     // others are not slowed
     let other = person.log_in("choria", "secret", &[])?;
     ensure!(other.code == 0, "{other:?}");
+    choria_rows::row(
+        167,
+        "six wrong passwords, then the right one from this address; another user",
+        "exit 5 with the same words; accepted",
+    );
     Ok(())
 }

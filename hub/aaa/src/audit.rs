@@ -314,6 +314,11 @@ mod tests {
         let other = json!({"agent": "x", "action": "y", "data": {"list": [{"api_key": "canary", "API_TOKEN": "canary"}], "name": "kept"}});
         let text = written(&other);
         assert!(!text.contains("canary") && text.contains("kept"));
+        choria_rows::row(
+            366,
+            "RPC inputs named token and password, at the signer",
+            "[redacted] with the hash of the request",
+        );
     }
 
     #[test]

@@ -201,6 +201,7 @@ mod tests {
     fn t_211_filter_functions_on_a_request_without_filter() {
         let policy = "package io.choria.aaasvc\nallow if requires_filter()";
         assert!(matches!(evaluate(policy, |_| ()), Verdict::Deny(_)));
+        choria_rows::row(211, "requires_filter() without a filter, at the signer", "false, denied");
     }
 
     #[test]
@@ -209,5 +210,6 @@ mod tests {
         assert!(matches!(evaluate(policy, |_| ()), Verdict::Deny(_)));
         assert!(matches!(evaluate("", |_| ()), Verdict::Error(_)));
         assert!(matches!(evaluate("package other\nallow := true", |_| ()), Verdict::Deny(_)));
+        choria_rows::row(205, "allow if { 1 == 2 } without the import, at the signer", "denied");
     }
 }

@@ -470,12 +470,14 @@ mod tests {
             .replace("\"choria_service\":true", "\"choria_service\":true,\"allow_bearer_tokens\":true");
         let error = parse(&text).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains("allow_bearer_tokens"), "{error}");
+        choria_rows::row(178, "allow_bearer_tokens with the service form", "start error");
     }
 
     #[test]
     fn t_201_a_signer_without_authorizer_does_not_start() {
         let text = EXAMPLE.replace("\"authorizer\":\"opa\",", "");
         assert!(matches!(parse(&text), Err(AaaError::Setting { key: "authorizer", .. })));
+        choria_rows::row(201, "a signer without authorizer", "start error");
     }
 
     #[test]

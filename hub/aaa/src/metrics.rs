@@ -131,5 +131,6 @@ mod tests {
         assert!(series <= MAX_ACTIONS + 1, "{series}");
         assert!(text.contains("action=\"other\""));
         assert!(text.contains("choria_aaa_build_info{site=\"test\",version="));
+        choria_rows::row(199, "10,000 action names", "the number of series stays under the bound");
     }
 }

@@ -205,6 +205,11 @@ mod tests {
         assert_eq!(throttle.admit(&limits, HERE, "bob", later + Duration::from_secs(121)), Ok(()));
         throttle.succeeded(HERE, "bob");
         assert_eq!(throttle.admit(&limits, HERE, "bob", later + Duration::from_secs(122)), Ok(()));
+        choria_rows::row(
+            167,
+            "failures of one user from one address; the same user elsewhere",
+            "refused; accepted",
+        );
     }
 
     #[test]

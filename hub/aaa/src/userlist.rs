@@ -216,6 +216,7 @@ mod tests {
         let both = format!("[{},{}]", record("a.b", ""), record("a@b", ""));
         let parsed: Vec<UserRecord> = serde_json::from_str(&both).expect("json");
         assert!(matches!(Users::new(parsed, "test"), Err(AaaError::Users { .. })));
+        choria_rows::row(194, "users a.b and a_b in one file", "refused, the last good list stays");
     }
 
     #[test]
@@ -229,6 +230,7 @@ mod tests {
         let users = users.users();
         assert!(users.get("root").is_none());
         assert!(users.get("bob").is_some_and(|u| !u.broker_permissions.org_admin && u.acls.is_empty()));
+        choria_rows::row(195, "org_admin at index 0 removed, next user lacks the key", "no inherited flag");
     }
 
     #[test]
@@ -244,6 +246,7 @@ mod tests {
         assert!(matches!(Userlist::load(list(&path)), Err(AaaError::OpenFile { .. })));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mode");
         assert!(users.users().get("eve").is_some());
+        choria_rows::row(196, "truncated file, world-writable file", "refused, the last good list stays");
     }
 
     #[test]

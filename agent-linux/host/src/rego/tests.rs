@@ -63,6 +63,7 @@ fn t_205_text_of_v1_never_means_what_a_v0_reader_would_see() {
     }
     let error = Policy::parse(&v1("allow if { 1 == 2 }\ndeny { true }")).err();
     assert!(matches!(error, Some(PolicyError::OnlyV1 { .. })), "{error:?}");
+    choria_rows::row(205, "allow if { 1 == 2 } without the import, at the node", "denied");
 }
 
 #[test]
@@ -70,11 +71,17 @@ fn t_206_deep_brackets_are_refused_before_the_parser_sees_them() {
     for (open, close) in [("[", "]"), ("{", "}"), ("[{", "}]"), ("{\"a\":[", "]}")] {
         for levels in [18, 1000, 20_000] {
             let text = v1(&format!("allow if {{ x := {}{}; x }}", open.repeat(levels), close.repeat(levels)));
-            let start = Instant::now();
-            assert!(Policy::parse(&text).is_err());
-            assert!(start.elapsed() < Duration::from_millis(50), "{open} {levels}: {:?}", start.elapsed());
+            // the best of a few: a busy machine may take any one of them away from us
+            let quickest = (0..5).map(|_| {
+                let start = Instant::now();
+                assert!(Policy::parse(&text).is_err());
+                start.elapsed()
+            });
+            let quickest = quickest.min().unwrap_or_default();
+            assert!(quickest < Duration::from_millis(50), "{open} {levels}: {quickest:?}");
         }
     }
+    choria_rows::row(206, "18 levels of brackets", "refused before parsing");
 }
 
 #[test]
@@ -118,6 +125,7 @@ fn t_207_recursion_is_refused_in_every_disguise() {
         assert!(error.is_some(), "accepted: {rules}");
         assert!(!evaluate(&text, &json!({})).allowed());
     }
+    choria_rows::row(207, "f(x) if { f(x) } and its disguises", "refused, the process lives");
 }
 
 /// Deep chains without a cycle overflow the stack just as well. Run on the smallest stack that evaluates policies.
@@ -173,6 +181,7 @@ fn t_208_long_loops_end_in_time() {
     assert!(start.elapsed() < Duration::from_millis(400), "{:?}", start.elapsed());
     // The engine that was stopped is not used again.
     assert!(!policy.allow(RULE, &json!({}), Extensions::default()).allowed());
+    choria_rows::row(208, "10^8 iterations", "denied in time");
 }
 
 #[test]
@@ -187,6 +196,7 @@ fn t_209_the_outside_world_is_out_of_reach() {
     ] {
         assert!(!evaluate(&v1(rules), &json!({})).allowed(), "{rules}");
     }
+    choria_rows::row(209, "http.send, opa.runtime", "denied");
 }
 
 #[test]
@@ -208,6 +218,7 @@ fn t_210_only_exactly_true_allows() {
     }
     assert!(!evaluate("package other\nallow := true", &json!({})).allowed());
     assert!(evaluate(&v1("allow := true"), &json!({})).allowed());
+    choria_rows::row(210, "\"true\", 1, two values, undefined, another package", "denied");
 }
 
 #[test]
@@ -282,6 +293,7 @@ fn t_211_filter_functions_without_a_filter_are_false() {
         let ext = Extensions { filter: Some(Arc::new(full)), now_ns: 0 };
         assert_eq!(evaluate_with(&v1(rule), &json!({}), ext), Decision::Allow, "{rule}");
     }
+    choria_rows::row(211, "requires_filter() without a filter", "false, denied");
 }
 
 #[test]
@@ -319,6 +331,7 @@ fn t_213_a_policy_beyond_the_limit_is_refused() {
     let text = v1(&format!("# {}\nallow := true", "x".repeat(MAX_POLICY_BYTES)));
     assert!(matches!(Policy::parse(&text), Err(PolicyError::TooLong { .. })));
     assert!(matches!(PolicyCache::new(4).get(&text), Err(PolicyError::TooLong { .. })));
+    choria_rows::row(213, "a policy of 64 KiB + 1", "refused");
 }
 
 #[test]

@@ -159,4 +159,9 @@ fn t_197_unsigned_envelopes_reach_the_signer_only() {
         operator.sign(&request("up=bob", "rpcutil", "ping")).await.expect("signed");
         network.stop().await;
     });
+    choria_rows::row(
+        197,
+        "unsigned requests to rpcutil as service, aaa_signer by node and broadcast subject",
+        "silence; the signer still signs",
+    );
 }

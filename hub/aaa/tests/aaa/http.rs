@@ -26,6 +26,11 @@ fn t_204_wrong_requests_get_json_answers() {
     let (status, body) = server.post_raw("/choria/v1/sign", "application/json", b"");
     assert_eq!((status, body["code"].as_u64()), (422, Some(602)));
     assert_eq!(server.post_raw("/choria/v1/sign", "application/json; charset=utf-8", b"{}").0, 200);
+    choria_rows::row(
+        204,
+        "GET, text/plain, ../, unknown path, broken JSON",
+        "405, 415, 404, 400 with JSON bodies",
+    );
 }
 
 #[test]
@@ -78,6 +83,7 @@ fn t_203_large_heads_and_bodies_are_cut() {
         format!("X: {}\r\n", "x".repeat(500)).as_bytes(),
     );
     assert!(head.is_empty() || head.starts_with("HTTP/1.1 431"), "{head}");
+    choria_rows::row(203, "body of 17 KiB, announced 1 GiB, chunked, header of 1 MiB", "413, 413, cut, 431");
 }
 
 #[test]
@@ -107,6 +113,11 @@ fn t_202_slow_peers_are_cut_and_others_are_served() {
         assert!(ended.is_ok() || ended.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset));
     }
     assert!(started.elapsed() < Duration::from_secs(19), "{:?}", started.elapsed());
+    choria_rows::row(
+        202,
+        "200 connections that stop in header or body",
+        "all ended within 19 s; a login in between works",
+    );
 }
 
 #[test]
@@ -135,6 +146,7 @@ fn t_172_a_client_that_does_not_know_the_certificate_sends_nothing() {
     let server = site.start();
     let stranger = agent(Some(&other.path("https.crt")));
     assert!(stranger.post(server.url("/choria/v1/login")).send(&b"{}"[..]).is_err());
+    choria_rows::row(172, "a client that trusts another CA", "the handshake fails");
 }
 
 #[test]

@@ -42,6 +42,11 @@ fn t_165_wrong_password_then_the_right_one() {
     }
     assert_eq!(server.login(&login_body(&key, "nobody", "wrong", 0)), json!({"error": FAILED}));
     assert!(server.login(&login_body(&key, "bob", PASSWORD, 0))["token"].is_string());
+    choria_rows::row(
+        165,
+        "three wrong passwords and an unknown user, then the right one",
+        "the same Login failed each time; then a token",
+    );
 }
 
 #[test]
@@ -53,6 +58,11 @@ fn t_167_guessing_is_slowed_with_the_same_text() {
         server.login(&login_body(&key, "bob", "wrong", 0));
     }
     assert_eq!(server.login(&login_body(&key, "bob", PASSWORD, 0)), json!({"error": FAILED}));
+    choria_rows::row(
+        167,
+        "five wrong passwords, then the right one from the same address",
+        "Login failed, the generic text",
+    );
 }
 
 #[test]
@@ -81,6 +91,11 @@ fn t_168_a_replayed_login_only_serves_the_first_key() {
     let mut stolen = body;
     stolen["public_key"] = seed().public().to_hex().into();
     assert_eq!(server.login(&stolen), json!({"error": FAILED}));
+    choria_rows::row(
+        168,
+        "the same login body twice; with another public key",
+        "the token is bound to the first key; Login failed",
+    );
 }
 
 #[test]
@@ -117,6 +132,13 @@ fn t_169_t_170_t_171_malformed_logins_fail_alike() {
         assert_eq!(server.login(&body), json!({"error": FAILED}), "{body}");
     }
     assert!(server.login(&good())["token"].is_string());
+    choria_rows::row(
+        170,
+        "public keys of 31 and 33 bytes, no hex, all zero; signatures of 0, 63 and 65 bytes",
+        "Login failed for each; a good login works",
+    );
+    choria_rows::row(171, "signature over user:password; another user name", "Login failed for each");
+    choria_rows::row(169, "clock +33 s, -62 s, text, 2^63", "Login failed for each");
 }
 
 #[test]
@@ -180,4 +202,9 @@ fn t_166_an_unknown_user_costs_as_much_as_a_known_one() {
     };
     let ratio = median("bob") / median("nobody");
     assert!((0.5..2.0).contains(&ratio), "{ratio}");
+    choria_rows::row(
+        166,
+        "21 logins each of a known and an unknown user, wrong password",
+        "medians within a factor of 2",
+    );
 }

@@ -90,6 +90,16 @@ fn t_176_t_177_a_token_alone_is_not_enough() {
     assert_eq!(denied(&server.sign_with("zz", &token, &asked)), "sig_bad");
     let thief = Seed::generate().expect("a seed");
     assert_eq!(denied(&server.sign(&thief, &token, &asked)), "sig_bad");
+    choria_rows::row(
+        176,
+        "no proof, a proof that is no hex, over HTTP",
+        "Request denied, reason sig_bad, nothing signed",
+    );
+    choria_rows::row(
+        177,
+        "somebody else's token with a proof by another key",
+        "Request denied, reason sig_bad",
+    );
 }
 
 #[test]
@@ -118,6 +128,12 @@ fn t_179_t_180_the_proof_covers_every_byte() {
     // The same bytes again are a repeated attempt; the same id with others is not.
     signed(&server.sign_with(&proof, &token, &bytes(&one)));
     assert_eq!(denied(&server.sign(&seed, &token, &bytes(&changed))), "replayed");
+    choria_rows::row(179, "the proof of another request", "Request denied, reason sig_bad");
+    choria_rows::row(
+        180,
+        "the proven request with another ttl",
+        "Request denied, reason sig_bad; the proven bytes are signed; same id with other bytes: replayed",
+    );
 }
 
 #[test]
@@ -138,6 +154,11 @@ fn t_181_body_and_envelope_name_the_same_agent() {
     let server = site.start();
     assert_eq!(denied(&ask(&site, &server, |request| request.agent = "shell".to_owned())), "agent_mismatch");
     assert_eq!(site.audit()[0]["reason"], "agent_mismatch");
+    choria_rows::row(
+        181,
+        "envelope shell, body rpcutil",
+        "Request denied, reason agent_mismatch, one audit line with it",
+    );
 }
 
 #[test]
@@ -157,6 +178,16 @@ fn t_182_t_183_ambiguous_json_is_refused() {
         let answer = ask_text(&site, &server, |text| text.replacen(r#""agent":"#, extra, 1));
         assert_eq!(denied(&answer), "json_ambiguous", "{extra}");
     }
+    choria_rows::row(
+        182,
+        "action twice, data key twice, escaped twin, agent twice in the envelope",
+        "Request denied, reason json_ambiguous for each",
+    );
+    choria_rows::row(
+        183,
+        "Action beside action, Agent beside agent",
+        "Request denied, reason json_ambiguous for each",
+    );
 }
 
 #[test]
@@ -168,6 +199,11 @@ fn t_184_the_body_is_read_as_it_is() {
     for body in ["[]", "null", "\"ping\"", r#"{"agent":"rpcutil","action":"ping","data":[]}"#, "\u{0}"] {
         denied(&ask(&site, &server, |request| request.message = body.as_bytes().to_vec()));
     }
+    choria_rows::row(
+        184,
+        "the body as base64 of a good body, and bodies of other types",
+        "Request denied for each",
+    );
 }
 
 #[test]
@@ -178,6 +214,7 @@ fn t_185_the_request_is_of_now() {
         let answer = ask(&site, &server, |request| request.time += hours * 3_600_000_000_000);
         assert_eq!(denied(&answer), "ttl_expired");
     }
+    choria_rows::row(185, "time one hour ahead and one hour ago", "Request denied, reason ttl_expired");
 }
 
 #[test]
@@ -189,6 +226,11 @@ fn t_186_the_time_to_live_is_bounded() {
         assert_eq!(denied(&answer), "ttl_cap", "{ttl}");
     }
     signed(&ask(&site, &server, |request| request.ttl = 600));
+    choria_rows::row(
+        186,
+        "ttl 0, -1, 601, 2^63, 1e3, 60.5; then 600",
+        "Request denied, reason ttl_cap for each; 600 is signed",
+    );
 }
 
 #[test]
@@ -206,6 +248,12 @@ fn t_187_t_188_long_tokens() {
     assert_eq!(denied(&ask(hours(10), false)), "claim_invalid");
     signed(&ask(hours(10), true));
     assert_eq!(denied(&ask(hours(24 * 365 * 50), true)), "claim_invalid");
+    choria_rows::row(
+        187,
+        "10 h token under max_validity 1h; the same with the service flag under 20h",
+        "denied, claim_invalid; signed",
+    );
+    choria_rows::row(188, "service token of 50 years", "denied, claim_invalid");
 }
 
 #[test]
@@ -223,6 +271,11 @@ fn t_189_only_client_tokens_count() {
     assert_eq!(denied(&server.sign(&seed, &token, &asked)), "kind_mismatch");
     assert_eq!(denied(&server.sign(&seed, "", &asked)), "token_malformed");
     assert_eq!(denied(&server.sign(&seed, "a.b.c", &asked)), "token_malformed");
+    choria_rows::row(
+        189,
+        "server token, no token, a.b.c as caller",
+        "denied, kind_mismatch; token_malformed",
+    );
 }
 
 /// A chain issuer that the organization never named.
@@ -257,6 +310,11 @@ fn t_190_forged_chains_are_refused_in_both_readings_of_the_certificate() {
         denied(&server.sign(&seed, &token, &bytes(&request("up=bob", "rpcutil", "ping"))));
         assert!(site.audit().iter().filter(|line| line["action"] == "deny").count() == 2);
     }
+    choria_rows::row(
+        190,
+        "token of a chain the organization never named, and of another organization, with the certificate read as org and as chain issuer",
+        "denied and audited, both readings",
+    );
 }
 
 #[test]
@@ -280,6 +338,7 @@ fn t_192_a_token_without_fleet_rights_is_denied_early() {
         site.token("up=observer", |claims| claims.permissions.signed_fleet_management = false);
     let answer = server.sign(&seed, &token, &bytes(&request("up=observer", "rpcutil", "ping")));
     assert_eq!(denied(&answer), "permission_missing");
+    choria_rows::row(192, "a token without fleet flags", "denied, permission_missing");
 }
 
 #[test]
@@ -295,6 +354,11 @@ fn t_193_the_collective_belongs_to_the_organization() {
     let server = site.start();
     assert_eq!(denied(&ask(&site, &server, |_| ())), "collective_unknown");
     signed(&ask(&site, &server, |request| request.collective = "london".to_owned()));
+    choria_rows::row(
+        193,
+        "collective outside the organization, default and configured",
+        "denied, collective_unknown; own collective is signed",
+    );
 }
 
 #[test]
@@ -315,6 +379,11 @@ fn t_198_an_audit_that_fails_is_counted_and_may_stop_signing() {
         let (_, text) = server.get(&format!("http://127.0.0.1:{}/metrics", monitor.port()));
         assert!(text.contains("choria_aaa_auditor_errors{auditor=\"logfile\",site=\"ginkgo\"} 1"), "{text}");
     }
+    choria_rows::row(
+        198,
+        "audit file on a full device, fail_open and fail_closed",
+        "signed and counted; denied, reason audit",
+    );
 }
 
 #[test]
@@ -339,6 +408,16 @@ fn t_206_t_207_t_208_t_209_t_210_hostile_policies_deny_and_the_service_lives() {
         assert!(started.elapsed() < Duration::from_secs(2), "{rules}");
     }
     signed(&ask(&site, &server, |_| ()));
+    choria_rows::row(
+        206,
+        "token policy with 18 brackets, at the signer",
+        "denied in under 2 s, the next request is signed",
+    );
+    choria_rows::row(
+        207,
+        "token policy that calls itself, at the signer",
+        "denied, the next request is signed",
+    );
 }
 
 #[test]
