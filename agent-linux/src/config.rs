@@ -231,12 +231,12 @@ impl ServerConfig {
             None if pins.is_empty() => Trust::Unverified,
             None => Trust::Pins(parse_pins(&pins)?),
         };
-        let signers = match claims.issuer() {
-            Some(key) => {
-                let organization = if claims.ou.is_empty() { "choria" } else { &claims.ou };
-                Signers::Issuers(BTreeMap::from([(organization.to_owned(), vec![key.to_ascii_lowercase()])]))
-            }
-            None => Signers::Unchecked,
+        let issuers: Vec<String> = claims.issuers().iter().map(|key| key.to_ascii_lowercase()).collect();
+        let signers = if issuers.is_empty() {
+            Signers::Unchecked
+        } else {
+            let organization = if claims.ou.is_empty() { "choria" } else { &claims.ou };
+            Signers::Issuers(BTreeMap::from([(organization.to_owned(), issuers)]))
         };
         let with_password = !claims.chusr.is_empty() && !claims.chpwd.is_empty();
         Ok(ServerConfig {

@@ -20,6 +20,7 @@ use crate::authorization::{About, Question, Verdict};
 use crate::config::{Mode, ServerConfig};
 use crate::facts::{Classes, Facts};
 use crate::node_token;
+use crate::rules::Rules;
 use crate::status::{Counters, Status};
 
 /// Largest `data` of one reply: what three layers of base64 still fit into a message of 1 MiB.
@@ -70,6 +71,7 @@ pub struct Node {
     /// Unix seconds.
     pub started: i64,
     agents: Vec<AgentMeta>,
+    rules: RefCell<Rc<Rules>>,
     facts: RefCell<Facts>,
     classes: RefCell<Classes>,
     live: RefCell<Live>,
@@ -80,11 +82,12 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(config: ServerConfig) -> Self {
+    pub fn new(config: ServerConfig, rules: Rules) -> Self {
         let provision = ProvisionAgent::new(&config);
         Node {
             started: choria_host::clock::unix_seconds(),
             agents: agents::on_air(provision.is_some()),
+            rules: RefCell::new(Rc::new(rules)),
             facts: RefCell::new(Facts::new(&config.facts_files)),
             classes: RefCell::new(Classes::new(&config.classes_file)),
             live: RefCell::new(Live {
@@ -104,6 +107,19 @@ impl Node {
     /// The agents on air, sorted by name.
     pub fn agents(&self) -> &[AgentMeta] {
         &self.agents
+    }
+
+    /// Whom it obeys now.
+    pub fn rules(&self) -> Rc<Rules> {
+        Rc::clone(&self.rules.borrow())
+    }
+
+    /// Takes over what holds without a new start from a configuration that was read again; requests that run are not
+    /// touched.
+    pub fn obey(&self, rules: Rules, fresh: &ServerConfig) {
+        *self.rules.borrow_mut() = Rc::new(rules);
+        *self.facts.borrow_mut() = Facts::new(&fresh.facts_files);
+        *self.classes.borrow_mut() = Classes::new(&fresh.classes_file);
     }
 
     /// The facts, one JSON object; the files are read again when they changed.
@@ -201,7 +217,7 @@ impl Node {
             filter,
             node: self,
         };
-        match self.config.authorization.decide(&question) {
+        match self.rules().authorization.decide(&question) {
             Verdict::Allow => Ok(()),
             Verdict::Deny(reason) => Err(reason),
         }

@@ -109,23 +109,23 @@ impl std::fmt::Debug for ProvisioningClaims {
 impl ProvisioningClaims {
     /// Pins of the provisioning broker from `extensions.choria.tls_pin`, a text or a list of texts.
     pub fn tls_pins(&self) -> Vec<String> {
-        match self.ours("tls_pin") {
-            Some(serde_json::Value::String(pin)) => vec![pin.clone()],
-            Some(serde_json::Value::Array(pins)) => {
-                pins.iter().filter_map(|pin| pin.as_str().map(str::to_owned)).collect()
+        self.texts("tls_pin")
+    }
+
+    /// The organization issuer's public keys from `extensions.choria.issuer`, 64 hex digits, a text or a list of
+    /// texts while one replaces the other. A node that knows any obeys only a provisioner of that organization.
+    pub fn issuers(&self) -> Vec<String> {
+        self.texts("issuer")
+    }
+
+    fn texts(&self, key: &str) -> Vec<String> {
+        match self.extensions.as_ref().and_then(|extensions| extensions.get("choria")?.get(key)) {
+            Some(serde_json::Value::String(text)) => vec![text.clone()],
+            Some(serde_json::Value::Array(texts)) => {
+                texts.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
             }
             _ => Vec::new(),
         }
-    }
-
-    /// The organization issuer's public key from `extensions.choria.issuer`, 64 hex digits. A node that knows
-    /// it obeys only a provisioner of that organization.
-    pub fn issuer(&self) -> Option<&str> {
-        self.ours("issuer").and_then(serde_json::Value::as_str)
-    }
-
-    fn ours(&self, key: &str) -> Option<&serde_json::Value> {
-        self.extensions.as_ref()?.get("choria")?.get(key)
     }
 }
 
@@ -227,7 +227,7 @@ pub(crate) mod tests {
             "v2":true,"extensions":{"choria":{"tls_pin":["aa"],"issuer":"bb"}}});
         let claims = check(good.clone()).unwrap();
         assert!(claims.chpd && claims.v2);
-        assert_eq!((claims.tls_pins(), claims.issuer()), (vec!["aa".to_owned()], Some("bb")));
+        assert_eq!((claims.tls_pins(), claims.issuers()), (vec!["aa".to_owned()], vec!["bb".to_owned()]));
         assert!(!format!("{claims:?}").contains("cht"));
         let with = |key: &str, value: serde_json::Value| {
             let mut claims = good.clone();

@@ -8,18 +8,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use agent_core::dispatch::Gate;
+use choria_host::log::LogHandle;
 use choria_host::rego::{FactFilter, RequestFilter};
-use choria_host::{Secret, clock, private_file, tls};
+use choria_host::{Secret, Settings, clock, private_file, tls};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::config::{Mode, ServerConfig};
+use crate::config::{ConfigError, Mode, ServerConfig};
 use crate::driver::{
     AgentEntry, Answer, Called, Command, Connection, ConnectionConfig, Ended, Held, Host, NodeGate, Notice,
-    Shared, TlsCache, Trusted,
+    Shared, TlsCache,
 };
 use crate::metrics::MetricsServer;
 use crate::node::Node;
+use crate::rules::{RereadError, Rules, need_a_restart};
 use crate::seed::NodeSeed;
 use crate::startup::{self, Decision};
 use crate::{identity, node_token};
@@ -36,6 +38,10 @@ pub struct RunOptions {
     pub provisioning_jwt: Option<PathBuf>,
     /// Where the process id goes, mode 0644.
     pub pid: Option<PathBuf>,
+    /// The log, for HUP to renew.
+    pub log: Option<LogHandle>,
+    /// The level of the log is not the configuration's.
+    pub debug: bool,
 }
 
 /// Why a server ended.
@@ -57,12 +63,15 @@ pub async fn run(options: RunOptions) -> ExitReason {
         return ExitReason::Failed(format!("could not write the process id: {error}"));
     }
     let (stop, stopped) = watch::channel(false);
+    let reload = watch::Sender::new(0);
+    let logged = options.log.map(|log| Logged { log, config: options.config.clone(), debug: options.debug });
     let life = Life {
         config: options.config,
         provisioning_jwt: options.provisioning_jwt,
         identity: identity::of_host(),
         tls: None,
         shared: Shared::new(1 << 20),
+        reload: Some(reload.subscribe()),
         replay_slots: agent_core::replay::SERVER_SLOTS,
         on_stage: None,
     };
@@ -71,6 +80,9 @@ pub async fn run(options: RunOptions) -> ExitReason {
             let mut life = Box::pin(live_on(life, stopped, Anew::Exec));
             tokio::select! {
                 ended = &mut life => ended,
+                Err(error) = hang_ups(logged, reload) => {
+                    ExitReason::Failed(format!("could not listen for signals: {error}"))
+                }
                 signal = termination() => match signal {
                     Ok(name) => {
                         tracing::info!(signal = name, "stopping");
@@ -86,6 +98,42 @@ pub async fn run(options: RunOptions) -> ExitReason {
         private_file::remove(pid).ok();
     }
     ended
+}
+
+/// What a HUP does to the log.
+struct Logged {
+    log: LogHandle,
+    config: PathBuf,
+    /// `--debug` wins over the file.
+    debug: bool,
+}
+
+impl Logged {
+    /// Opens the file anew, for whoever moved it away, and takes over the level.
+    fn renew(&self) {
+        if let Err(error) = self.log.reopen() {
+            tracing::error!(%error, "keeping the old log file");
+        }
+        // what else is wrong with the file is told where the rest of it is read
+        let Ok(settings) = Settings::load(&self.config) else { return };
+        if !self.debug
+            && let Err(error) = self.log.set_level(settings.get("loglevel").unwrap_or("info"))
+        {
+            tracing::error!("{}keeping the log level in use: {error}", settings.place_of("loglevel"));
+        }
+    }
+}
+
+async fn hang_ups(logged: Option<Logged>, reload: watch::Sender<u64>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hang_up = signal(SignalKind::hangup())?;
+    while hang_up.recv().await.is_some() {
+        if let Some(logged) = &logged {
+            logged.renew();
+        }
+        reload.send_modify(|times| *times += 1);
+    }
+    std::future::pending().await
 }
 
 async fn termination() -> std::io::Result<&'static str> {
@@ -119,6 +167,8 @@ pub struct Life {
     /// Shares TLS configurations between many nodes of one thread; a single node reads its files anew each time.
     pub tls: Option<TlsCache>,
     pub shared: Shared,
+    /// Changes whenever the configuration shall be read again.
+    pub reload: Option<watch::Receiver<u64>>,
     pub replay_slots: usize,
     pub on_stage: Option<OnStage>,
 }
@@ -285,14 +335,12 @@ async fn serve(
     life: &Life,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Ended, String> {
-    let trusted = Trusted::of(&config.signers)
-        .map_err(|key| format!("'{key}' is no public key: 64 hex digits are needed"))?;
+    let rules = Rules::of(&config).map_err(|error| error.to_string())?;
     let status_interval = config.status.as_ref().map(|status| status.interval);
     let (commands, inbox) = mpsc::unbounded_channel();
-    let node = Rc::new(Node::new(config));
+    let node = Rc::new(Node::new(config, rules));
     let host = Rc::new(NodeHost {
         node: Rc::clone(&node),
-        trusted,
         life_config: life.config.clone(),
         provisioning_jwt: life.provisioning_jwt.clone(),
         identity: life.identity.clone(),
@@ -310,7 +358,8 @@ async fn serve(
         beside.spawn_local(server.serve(Rc::clone(&node)));
     }
     let connection = Connection::new(connection, life.shared.clone());
-    let mut running = Box::pin(connection.run(host, inbox));
+    let mut running = Box::pin(connection.run(Rc::clone(&host) as Rc<dyn Host>, inbox));
+    let mut reload = life.reload.clone();
     let mut tick = status_interval.filter(|interval| !interval.is_zero()).map(tokio::time::interval);
     let mut told = false;
     loop {
@@ -324,6 +373,7 @@ async fn serve(
                 commands.send(Command::Stop).ok();
             }
             () = next_tick(&mut tick) => node.write_status(),
+            () = asked_to_reload(&mut reload) => host.reload(),
         }
     }
 }
@@ -337,10 +387,19 @@ async fn next_tick(tick: &mut Option<tokio::time::Interval>) {
     }
 }
 
+async fn asked_to_reload(asked: &mut Option<watch::Receiver<u64>>) {
+    if let Some(asked) = asked
+        && asked.changed().await.is_ok()
+    {
+        return;
+    }
+    // without a sender nobody can ask any more
+    std::future::pending().await
+}
+
 /// A [`Node`] as the connection sees it.
 struct NodeHost {
     node: Rc<Node>,
-    trusted: Trusted,
     life_config: PathBuf,
     provisioning_jwt: Option<PathBuf>,
     identity: String,
@@ -350,6 +409,43 @@ struct NodeHost {
 }
 
 impl NodeHost {
+    /// Reads the configuration again. What holds without a new start is taken over, the rest is named; a file that is
+    /// not good changes nothing.
+    fn reload(&self) {
+        if self.node.is_provisioning() {
+            tracing::info!("this node waits for a provisioner, there is no configuration to read again");
+            return;
+        }
+        match self.reread() {
+            Ok((rules, fresh)) => {
+                self.node.obey(rules, &fresh);
+                tracing::info!("the configuration was read again");
+                for key in need_a_restart(&self.node.config.settings, &fresh.settings) {
+                    let place = fresh.settings.place_of(&key);
+                    tracing::warn!(
+                        setting = key,
+                        "{place}{key} changed; restart the server for it to take effect"
+                    );
+                }
+            }
+            Err(reason) => {
+                tracing::error!("the configuration was not read again, the old one stays: {reason}")
+            }
+        }
+    }
+
+    fn reread(&self) -> Result<(Rules, ServerConfig), RereadError> {
+        let path = &self.node.config.path;
+        let mut settings = Settings::load(path).map_err(ConfigError::from)?;
+        settings.overlay_environment();
+        let fresh = ServerConfig::from_settings(path, settings, &self.identity, None)?;
+        let rules = Rules::of(&fresh)?;
+        match fresh.settings.newly_wrong(&self.node.config.settings) {
+            Some(wrong) => Err(RereadError::Wrong(wrong)),
+            None => Ok((rules, fresh)),
+        }
+    }
+
     fn stage(&self, stage: Stage) {
         if let Some(on_stage) = &self.on_stage {
             on_stage(stage);
@@ -383,7 +479,7 @@ impl Host for NodeHost {
     }
 
     fn gate(&self) -> Box<dyn Gate + '_> {
-        Box::new(NodeGate::new(&self.node, &self.trusted))
+        Box::new(NodeGate::new(&self.node))
     }
 
     fn credentials(&self) -> Result<Held, String> {

@@ -226,6 +226,7 @@ fn member(
         identity,
         tls: Some(tls.clone()),
         shared: shared.clone(),
+        reload: None,
         replay_slots: REPLAY_SLOTS,
         on_stage: Some(Rc::new(move |to| progress.moved(stage.replace(to), to))),
     }

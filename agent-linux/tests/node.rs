@@ -255,6 +255,7 @@ fn life(directory: &Path) -> Life {
         identity: IDENTITY.into(),
         tls: None,
         shared: Shared::new(1 << 20),
+        reload: None,
         replay_slots: 1024,
         on_stage: None,
     }

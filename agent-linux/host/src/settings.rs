@@ -9,6 +9,7 @@
 //! returns all of them.
 
 mod parse;
+mod reread;
 mod warning;
 
 use std::collections::BTreeMap;

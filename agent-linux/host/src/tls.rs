@@ -4,6 +4,7 @@
 //! [`Trust::Unverified`] is the only way not to check who the peer is, and it still checks that the peer holds
 //! the key of the certificate it shows.
 
+mod authority;
 mod first_use;
 mod pin;
 mod summary;
@@ -93,12 +94,7 @@ pub fn client_config(
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider();
     let verifier: Arc<dyn ServerCertVerifier> = match trust {
-        Trust::CaFile(path) => {
-            let roots = Arc::new(roots_of(path)?);
-            rustls::client::WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                .build()
-                .map_err(|error| TlsError::Roots(error.to_string()))?
-        }
+        Trust::CaFile(path) => Arc::new(authority::FileAuthorities::open(path, &provider)?),
         Trust::PlatformRoots => Arc::new(
             rustls_platform_verifier::Verifier::new(Arc::clone(&provider))
                 .map_err(|error| TlsError::Roots(error.to_string()))?,

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent_linux::{ExitReason, RunOptions, VERSION};
-use choria_host::log::LogHandle;
 use choria_host::{Settings, harden, log};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,7 +25,7 @@ exit codes: 0 ended as asked, 1 could not run, 2 wrong arguments
 ";
 
 enum Request {
-    Run(RunOptions, bool),
+    Run(RunOptions),
     Help,
     Version,
 }
@@ -35,7 +34,6 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Request, String> {
     let mut arguments = arguments.peekable();
     let mut options = RunOptions::default();
     let mut config = None;
-    let mut debug = false;
     let mut command = false;
     while let Some(argument) = arguments.next() {
         let text = argument.to_string_lossy().into_owned();
@@ -53,7 +51,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Request, String> {
             "--config" => config = Some(file()?),
             "--provisioning-jwt" => options.provisioning_jwt = Some(file()?),
             "--pid" => options.pid = Some(file()?),
-            "--debug" => debug = true,
+            "--debug" => options.debug = true,
             "run" if !command => command = true,
             other => return Err(format!("unknown argument '{other}'")),
         }
@@ -62,7 +60,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Request, String> {
         return Err("say what to do: choria-agent run --config FILE".to_owned());
     }
     options.config = config.ok_or("server run requires a configuration file: --config FILE")?;
-    Ok(Request::Run(options, debug))
+    Ok(Request::Run(options))
 }
 
 fn fail(code: u8, text: &str) -> ExitCode {
@@ -80,42 +78,35 @@ fn say(text: &str) -> ExitCode {
 
 /// Logs as the configuration says, before anything is decided: a file that cannot be read says nothing, and the
 /// start then tells why.
-fn start_log(options: &RunOptions, debug: bool) -> Result<LogHandle, log::LogError> {
+fn start_log(options: &mut RunOptions) -> Result<(), log::LogError> {
     let settings = Settings::load(&options.config).unwrap_or_default();
-    let level = if debug { "debug" } else { settings.get("loglevel").unwrap_or("info") };
-    log::init(level, settings.get("logfile").unwrap_or("stdout"), settings.bool("color", true))
+    let level = if options.debug { "debug" } else { settings.get("loglevel").unwrap_or("info") };
+    let destination = settings.get("logfile").unwrap_or("stdout");
+    options.log = Some(log::init(level, destination, settings.bool("color", true))?);
+    Ok(())
 }
 
-/// HUP opens the log file again after rotation; QUIT writes one line and goes on.
-async fn attend(log: LogHandle) -> std::io::Result<()> {
-    let (mut hang_up, mut quit) = (signal(SignalKind::hangup())?, signal(SignalKind::quit())?);
+/// QUIT writes one line and goes on.
+async fn attend() -> std::io::Result<()> {
+    let mut quit = signal(SignalKind::quit())?;
     loop {
-        tokio::select! {
-            _ = hang_up.recv() => {
-                if let Err(error) = log.reopen() {
-                    tracing::error!(%error, "keeping the old log file");
-                }
-            }
-            _ = quit.recv() => {
-                let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-                tracing::info!(tasks, pid = std::process::id(), "still here");
-            }
-        }
+        quit.recv().await;
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        tracing::info!(tasks, pid = std::process::id(), "still here");
     }
 }
 
 fn main() -> ExitCode {
-    let (options, debug) = match parse(std::env::args_os().skip(1)) {
+    let mut options = match parse(std::env::args_os().skip(1)) {
         Ok(Request::Help) => return say(HELP),
         Ok(Request::Version) => return say(&format!("{VERSION}\n")),
-        Ok(Request::Run(options, debug)) => (options, debug),
+        Ok(Request::Run(options)) => options,
         Err(text) => return fail(2, &text),
     };
     harden::process();
-    let log = match start_log(&options, debug) {
-        Ok(log) => log,
-        Err(error) => return fail(1, &error.to_string()),
-    };
+    if let Err(error) = start_log(&mut options) {
+        return fail(1, &error.to_string());
+    }
     // One thread: a node has one connection and a handful of short calls.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build();
     let runtime = match runtime {
@@ -127,7 +118,7 @@ fn main() -> ExitCode {
         options.config.display()
     );
     let ended = runtime.block_on(async {
-        tokio::spawn(attend(log));
+        tokio::spawn(attend());
         Box::pin(agent_linux::run(options)).await
     });
     runtime.shutdown_background();
@@ -141,9 +132,9 @@ fn main() -> ExitCode {
 mod tests {
     use super::*;
 
-    fn run(line: &str) -> Result<(RunOptions, bool), String> {
+    fn run(line: &str) -> Result<RunOptions, String> {
         match parse(line.split_whitespace().map(OsString::from))? {
-            Request::Run(options, debug) => Ok((options, debug)),
+            Request::Run(options) => Ok(options),
             Request::Help => Err("help".into()),
             Request::Version => Err("version".into()),
         }
@@ -151,11 +142,11 @@ mod tests {
 
     #[test]
     fn arguments() {
-        let (options, debug) = run("run --config /c --provisioning-jwt=/j --pid /p --debug").unwrap();
+        let options = run("run --config /c --provisioning-jwt=/j --pid /p --debug").unwrap();
         assert_eq!(options.config, PathBuf::from("/c"));
         assert_eq!(options.provisioning_jwt, Some(PathBuf::from("/j")));
         assert_eq!(options.pid, Some(PathBuf::from("/p")));
-        assert!(debug);
+        assert!(options.debug);
         assert_eq!(run("--help").unwrap_err(), "help");
         assert_eq!(run("--version").unwrap_err(), "version");
         assert!(run("run").unwrap_err().contains("requires a configuration file"));

@@ -63,31 +63,15 @@ fn decode(
 #[derive(Debug)]
 pub struct NodeGate<'n> {
     node: &'n Node,
-    trusted: &'n Trusted,
-    issuers: Vec<Issuer<'n>>,
     agents: Vec<String>,
     scratch: Vec<u8>,
 }
 
 impl<'n> NodeGate<'n> {
     #[must_use]
-    pub fn new(node: &'n Node, trusted: &'n Trusted) -> NodeGate<'n> {
-        let issuers = match trusted {
-            Trusted::Issuers(issuers) => {
-                issuers.iter().map(|(organization, key)| Issuer { organization, key: *key }).collect()
-            }
-            _ => Vec::new(),
-        };
+    pub fn new(node: &'n Node) -> NodeGate<'n> {
         let agents = node.agents().iter().map(|agent| agent.name.to_owned()).collect();
-        NodeGate { node, trusted, issuers, agents, scratch: Vec::new() }
-    }
-
-    fn trust(&self) -> Option<Trust<'_>> {
-        match self.trusted {
-            Trusted::Issuers(_) => Some(Trust::Issuers(&self.issuers)),
-            Trusted::Signers(keys) => Some(Trust::Signers(keys)),
-            Trusted::Nobody => None,
-        }
+        NodeGate { node, agents, scratch: Vec::new() }
     }
 }
 
@@ -95,7 +79,20 @@ impl Gate for NodeGate<'_> {
     fn accept(&mut self, buffer: &mut [u8], _now: Option<i64>) -> Result<Accepted, &'static str> {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.resize(CLAIMS, 0);
-        let accepted = match self.trust() {
+        // asked for each request: a HUP may have replaced them
+        let rules = self.node.rules();
+        let issuers: Vec<Issuer<'_>> = match &rules.trusted {
+            Trusted::Issuers(issuers) => {
+                issuers.iter().map(|(organization, key)| Issuer { organization, key: *key }).collect()
+            }
+            _ => Vec::new(),
+        };
+        let trust = match &rules.trusted {
+            Trusted::Issuers(_) => Some(Trust::Issuers(&issuers)),
+            Trusted::Signers(keys) => Some(Trust::Signers(keys)),
+            Trusted::Nobody => None,
+        };
+        let accepted = match trust {
             None => Unverified::read(buffer),
             Some(trust) => {
                 let verifier = Verifier::new(trust);
@@ -104,11 +101,8 @@ impl Gate for NodeGate<'_> {
                     self.scratch = scratch;
                     return accepted;
                 }
-                let delegated_caller = if self.node.config.match_delegated_caller {
-                    DelegatedCaller::Match
-                } else {
-                    DelegatedCaller::Any
-                };
+                let delegated_caller =
+                    if rules.match_delegated_caller { DelegatedCaller::Match } else { DelegatedCaller::Any };
                 verified(
                     buffer,
                     self.node.is_provisioning(),

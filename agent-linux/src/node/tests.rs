@@ -23,7 +23,7 @@ pub(crate) fn configured(dir: &Path, extra: &str) -> Node {
     );
     let path = dir.join("server.conf");
     let settings = Settings::parse(&text, &path).unwrap();
-    Node::new(ServerConfig::from_settings(&path, settings, "host", None).unwrap())
+    node(ServerConfig::from_settings(&path, settings, "host", None).unwrap())
 }
 
 fn candidate(dir: &Path) -> Node {
@@ -37,7 +37,12 @@ fn candidate(dir: &Path) -> Node {
     std::fs::write(&path, "aaa.bbb.ccc").unwrap();
     let found = ProvisioningToken { path, claims, text: Secret::new("aaa.bbb.ccc".into()) };
     let config = dir.join("server.conf");
-    Node::new(ServerConfig::provisioning(&config, Settings::empty(), "n1", &found).unwrap())
+    node(ServerConfig::provisioning(&config, Settings::empty(), "n1", &found).unwrap())
+}
+
+fn node(config: ServerConfig) -> Node {
+    let rules = Rules::of(&config).unwrap();
+    Node::new(config, rules)
 }
 
 struct Answer {

@@ -49,7 +49,8 @@ fn serve(global: &Global, options: &service::Options) -> Result<u8, Failure> {
     let _pid = PidFile::write(options)?;
     service::runtime()?.block_on(async {
         let shutdown = Shutdown::listen()?;
-        service::reopen_log_on_hangup(log)?;
+        let path = path.to_owned();
+        service::renew_log_on_hangup(log, global, move || Some(AaaConfig::load(&path).ok()?.loglevel))?;
         choria_aaa::run(config, shutdown.wait()).await.doing(|| String::from("the AAA service ended"))?;
         Ok(0)
     })

@@ -49,7 +49,8 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let _pid = PidFile::write(&options.service)?;
     service::runtime()?.block_on(async {
         let shutdown = Shutdown::listen()?;
-        service::reopen_log_on_hangup(log)?;
+        let path = path.to_owned();
+        service::renew_log_on_hangup(log, global, move || service::level_in(&path))?;
         choria_broker::run(config, shutdown.wait()).await.doing(|| String::from("the broker ended"))?;
         Ok(0)
     })

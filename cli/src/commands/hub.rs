@@ -60,7 +60,8 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let _pid = PidFile::write(&options.service)?;
     service::runtime()?.block_on(async {
         let shutdown = Shutdown::listen()?;
-        service::reopen_log_on_hangup(log)?;
+        let logged = options.dir.join("broker.conf");
+        service::renew_log_on_hangup(log, global, move || service::level_in(&logged))?;
         let mut parts: JoinSet<(&'static str, Result<(), Failure>)> = JoinSet::new();
         if let Some((_, config)) = broker {
             let end = shutdown.wait();

@@ -44,7 +44,10 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     announce(path);
     service::runtime()?.block_on(async {
         let shutdown = Shutdown::listen()?;
-        service::reopen_log_on_hangup(log)?;
+        let path = path.to_owned();
+        service::renew_log_on_hangup(log, global, move || {
+            Some(log_level(&ProvisionerConfig::load(&path).ok()?).to_owned())
+        })?;
         Box::pin(choria_provisioner::run(config, client, shutdown.wait()))
             .await
             .doing(|| String::from("the provisioner ended"))?;

@@ -53,14 +53,13 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
         config: path.clone(),
         provisioning_jwt: options.provisioning_jwt.clone(),
         pid: options.service.pid.clone(),
+        log: Some(log),
+        debug: global.debug,
     };
     // One thread: a node has one connection and a handful of short calls.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build()?;
-    let ended = runtime.block_on(async {
-        service::reopen_log_on_hangup(log)?;
-        Ok::<_, Failure>(Box::pin(agent_linux::run(run)).await)
-    })?;
+    let ended = runtime.block_on(Box::pin(agent_linux::run(run)));
     runtime.shutdown_background();
     match ended {
         ExitReason::Stopped | ExitReason::Shutdown => Ok(0),

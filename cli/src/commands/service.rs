@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use choria_host::Settings;
 use choria_host::log::LogHandle;
 use choria_host::{harden, log, private_file};
 use clap::Args;
@@ -112,15 +113,32 @@ impl Shutdown {
     }
 }
 
-/// SIGHUP opens the log file again, after rotation. To be called inside the runtime.
-pub(crate) fn reopen_log_on_hangup(log: LogHandle) -> Result<(), Failure> {
+/// SIGHUP opens the log file again, after rotation, and takes over the level that `level` reads from the configuration;
+/// `None` when it cannot be read, which the service itself tells. To be called inside the runtime.
+pub(crate) fn renew_log_on_hangup(
+    log: LogHandle,
+    global: &Global,
+    level: impl Fn() -> Option<String> + Send + 'static,
+) -> Result<(), Failure> {
     let mut hangup = signal(SignalKind::hangup())?;
+    let debug = global.debug;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             if let Err(error) = log.reopen() {
                 tracing::error!(%error, "keeping the old log file");
             }
+            if !debug
+                && let Some(level) = level()
+                && let Err(error) = log.set_level(&level)
+            {
+                tracing::error!("keeping the log level in use: {error}");
+            }
         }
     });
     Ok(())
+}
+
+/// The `loglevel` of a settings file, with the default.
+pub(crate) fn level_in(path: &Path) -> Option<String> {
+    Some(Settings::load(path).ok()?.get("loglevel").unwrap_or("info").to_owned())
 }

@@ -65,6 +65,7 @@ pub struct UserlistConfig {
 /// `docs/spec/05 §7.1`.
 #[derive(Debug, Clone)]
 pub struct SignerConfig {
+    /// Key file or 64 hex digits; several with commas between them while one replaces the other (*ours*).
     pub signing_certificate: String,
     /// *ours*: the organization's key; with a chain issuer's key as `signing_certificate` both then have to agree.
     pub issuer: Option<String>,

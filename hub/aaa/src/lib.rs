@@ -17,6 +17,7 @@ mod issuing;
 mod login;
 mod metrics;
 mod monitor;
+mod restart;
 mod running;
 mod services;
 mod signer;

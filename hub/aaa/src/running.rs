@@ -16,11 +16,13 @@ use crate::error::AaaError;
 use crate::http::{self, Api, Tls};
 use crate::metrics::Metrics;
 use crate::monitor::{self, Health};
+use crate::restart::{need_a_restart, place_of};
 use crate::services::{Current, Lasting, Services, client_config};
 
 /// A started service. Dropping it ends its tasks at once; [`Aaa::stop`] lets requests finish.
 #[derive(Debug)]
 pub struct Aaa {
+    /// As it was started with.
     config: AaaConfig,
     current: Arc<Current>,
     lasting: Lasting,
@@ -136,7 +138,9 @@ impl Aaa {
             tls.replace(server, files.client_ca.is_some());
         }
         self.current.replace(services);
-        self.config = config;
+        for key in need_a_restart(&self.config, &config) {
+            tracing::warn!(setting = key, "{key} changed; restart the service for it to take effect");
+        }
         Ok(())
     }
 
@@ -180,7 +184,10 @@ pub async fn run(config: AaaConfig, shutdown: impl Future<Output = ()>) -> Resul
             error = aaa.part_ended() => return Err(error),
             _ = hangup.recv() => match aaa.reload() {
                 Ok(()) => tracing::info!("configuration reloaded"),
-                Err(error) => tracing::error!("reload refused, nothing changed: {error}"),
+                Err(error) => {
+                    let place = place_of(&aaa.config.path, &error);
+                    tracing::error!("reload refused, nothing changed: {place}{error}");
+                }
             },
         }
     }

@@ -204,10 +204,16 @@ impl Signer {
     /// # Errors
     /// Keys that cannot be read, a token that is no delegator's, or a seed that is not the token's.
     pub fn new(config: &SignerConfig, parts: SignerParts) -> Result<Signer, AaaError> {
-        let key = Key::load(&config.signing_certificate)?;
-        let issuer = config.issuer.as_deref().map(PublicKey::load).transpose()?;
-        let mut verifiers = vec![Verifier::signing_certificate(key)];
-        verifiers.extend(issuer.map(|issuer| Verifier::single(Key::Ed25519(issuer))));
+        let listed = |text: &str| -> Vec<String> {
+            text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+        };
+        let keys = listed(&config.signing_certificate);
+        let keys = keys.iter().map(|entry| Key::load(entry)).collect::<Result<Vec<_>, _>>()?;
+        let mut verifiers = vec![Verifier::signing_certificates(keys)];
+        if let Some(issuers) = config.issuer.as_deref().map(listed) {
+            let issuers = issuers.iter().map(|entry| PublicKey::load(entry).map(Key::Ed25519));
+            verifiers.push(Verifier::trusted_signers(issuers.collect::<Result<Vec<_>, _>>()?));
+        }
         if config.allow_bearer_tokens {
             tracing::warn!(
                 "allow_bearer_tokens is on: whoever sees a token can have requests signed with it, and every node sees \

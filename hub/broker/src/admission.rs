@@ -140,6 +140,8 @@ impl From<Reject> for Denial {
 pub struct ProvisioningPolicy {
     /// `plugin.choria.network.provisioning.client_password`.
     pub password: Secret,
+    /// `…provisioning.client_password_previous`: accepted as well, while one replaces the other.
+    pub previous_password: Option<Secret>,
     /// Keys of `…provisioning.signer_cert`, for tokens that the organization issuer did not sign.
     pub signer: Option<Verifier>,
     /// `…provisioning.provisioner_without_token`.
@@ -242,7 +244,9 @@ impl Policy {
                 "no provisioning account: its client_password is not set",
             ));
         };
-        if c.password.is_empty() || !same_secret(c.password, policy.password.expose()) {
+        let right = same_secret(c.password, policy.password.expose())
+            || policy.previous_password.as_ref().is_some_and(|p| same_secret(c.password, p.expose()));
+        if c.password.is_empty() || !right {
             return Err(Denial::new("password_bad", "user 'provisioner' sent a wrong password"));
         }
         let mut placement = Placement {
@@ -558,6 +562,11 @@ fn same_secret(a: &str, b: &str) -> bool {
     Sha256::digest(a.as_bytes()).as_slice().ct_eq(Sha256::digest(b.as_bytes()).as_slice()).into()
 }
 
+/// How a session is labelled with the configured key that its token goes back to.
+pub(crate) fn trusted_by(key: &PublicKey) -> String {
+    format!("trusted:{}", key.to_hex())
+}
+
 fn tags<T: Claims>(token: &Verified<T>) -> Vec<String> {
     let mut tags = vec![format!("ou:{}", token.claims().org())];
     if let Some(jti) = token.claims().standard().jti.as_deref().filter(|jti| jti.len() <= 64) {
@@ -568,6 +577,9 @@ fn tags<T: Claims>(token: &Verified<T>) -> Vec<String> {
             "issuer:{}",
             issuer.jti.chars().filter(|c| c.is_ascii_graphic()).take(64).collect::<String>()
         ));
+    }
+    if let Some(key) = token.trusted_key() {
+        tags.push(trusted_by(key));
     }
     tags
 }

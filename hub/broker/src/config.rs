@@ -197,6 +197,11 @@ impl BrokerConfig {
         Ok(config)
     }
 
+    /// What they were made from.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The rules of admission that these settings make, with nothing remembered yet.
     pub fn policy(&self) -> Result<Policy, ConfigError> {
         let s = &self.settings;
@@ -213,6 +218,7 @@ impl BrokerConfig {
         let provisioning = match secret("plugin.choria.network.provisioning.client_password") {
             Some(password) if self.tls.is_some() => Some(ProvisioningPolicy {
                 password,
+                previous_password: secret("plugin.choria.network.provisioning.client_password_previous"),
                 signer: signers(s, &format!("{prefix}.signer_cert"))?,
                 without_token: s.bool(&format!("{prefix}.provisioner_without_token"), false),
                 require_signature: s.bool(&format!("{prefix}.require_signature"), true),

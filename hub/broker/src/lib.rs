@@ -11,6 +11,7 @@ mod doorkeeper;
 mod explain;
 mod nonce;
 pub mod permissions;
+mod reread;
 mod run;
 mod stats;
 mod token_cache;

@@ -6,15 +6,16 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use choria_host::settings::Settings;
+use choria_host::settings::{Settings, Warning};
 use choria_host::tls::{self, TlsError};
 use nats_engine::{CloseReason, Engine, EngineConfig, EngineError, Pages};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accounts::accounts;
-use crate::admission::ACCOUNT_SYSTEM;
+use crate::admission::{ACCOUNT_SYSTEM, trusted_by};
 use crate::config::{BrokerConfig, ConfigError, TlsFiles};
 use crate::doorkeeper::Doorkeeper;
+use crate::reread::{need_a_restart, place_of};
 use crate::stats::{self, Metrics};
 
 /// Why a broker could not start, or ended.
@@ -35,6 +36,9 @@ pub enum BrokerError {
     /// Signals.
     #[error("cannot listen for signals: {0}")]
     Signal(std::io::Error),
+    /// A line or value that was good before.
+    #[error("{0}")]
+    Wrong(Warning),
     /// Settings were read again that need a restart.
     #[error("{0} changed; restart the broker for it to take effect")]
     NeedsRestart(&'static str),
@@ -49,6 +53,8 @@ pub struct Broker {
     doorkeeper: Arc<Doorkeeper>,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
     config: ArcSwap<BrokerConfig>,
+    /// What it was started with: what a reload does not change.
+    started: Settings,
 }
 
 /// Reads everything that a broker with this configuration would read: issuers, certificate, key. Opens no port.
@@ -92,7 +98,15 @@ impl Broker {
                 Some(monitor.local_addr())
             }
         };
-        Ok(Broker { engine, client, stats, doorkeeper, tls, config: ArcSwap::from_pointee(config) })
+        Ok(Broker {
+            engine,
+            client,
+            stats,
+            doorkeeper,
+            tls,
+            started: config.settings().clone(),
+            config: ArcSwap::from_pointee(config),
+        })
     }
 
     /// Where clients connect, with the real port.
@@ -111,13 +125,16 @@ impl Broker {
     }
 
     /// Takes over issuers, passwords, switches and certificates from new settings. Everything is read and checked before
-    /// anything changes; on an error the old values stay. Sessions of an organization that lost an issuer key are closed.
+    /// anything changes; on an error the old values stay. Sessions whose tokens rest on an issuer key that is gone are closed.
     pub fn reload(&self, settings: &Settings) -> Result<(), BrokerError> {
         let old = self.config.load_full();
         let new = match old.tls {
             Some(_) => BrokerConfig::from_settings(settings)?,
             None => BrokerConfig::without_tls(settings)?,
         };
+        if let Some(wrong) = settings.newly_wrong(&self.started) {
+            return Err(BrokerError::Wrong(wrong));
+        }
         let policy = new.policy()?;
         if new.client_address != old.client_address {
             return Err(BrokerError::NeedsRestart("the client port or address"));
@@ -135,21 +152,26 @@ impl Broker {
             current.store(certificate);
         }
         for (org, keys) in &old.issuers {
-            let kept = new.issuers.get(org).is_some_and(|now| keys.iter().all(|key| now.contains(key)));
-            if !kept {
-                let label = format!("ou:{org}");
+            let now = new.issuers.get(org).map(Vec::as_slice).unwrap_or_default();
+            for key in keys.iter().filter(|key| !now.contains(key)) {
+                let (organization, trusted) = (format!("ou:{org}"), trusted_by(key));
                 let closed = self.engine.close_where(CloseReason::CredentialsRevoked, |connection| {
-                    connection.tags.contains(&label)
+                    connection.tags.contains(&organization) && connection.tags.contains(&trusted)
                 });
                 tracing::warn!(
                     component = "network",
                     closed,
-                    "An issuer of {org} was removed, its sessions are closed"
+                    "The issuer {} of {org} was removed, sessions that rest on it are closed",
+                    key.to_hex()
                 );
             }
         }
         self.config.store(Arc::new(new));
         tracing::info!("Settings were read again");
+        for key in need_a_restart(&self.started, settings) {
+            let place = settings.place_of(&key);
+            tracing::warn!(setting = key, "{place}{key} changed; restart the broker for it to take effect");
+        }
         Ok(())
     }
 
@@ -191,12 +213,18 @@ pub async fn run(config: BrokerConfig, shutdown: impl Future) -> Result<(), Brok
                     break;
                 }
                 let Some(path) = &file else { continue };
-                let reloaded = Settings::load(path)
-                    .map_err(|error| BrokerError::Config(error.into()))
-                    .and_then(|settings| broker.reload(&settings));
-                if let Err(error) = reloaded {
-                    tracing::error!("The settings were not read again, the old ones stay: {error}");
-                }
+                let settings = Settings::load(path);
+                let (place, error) = match settings {
+                    Err(error) => (String::new(), BrokerError::Config(error.into())),
+                    Ok(settings) => match broker.reload(&settings) {
+                        Ok(()) => continue,
+                        Err(BrokerError::Config(error)) => {
+                            (place_of(&error, &settings), BrokerError::Config(error))
+                        }
+                        Err(error) => (String::new(), error),
+                    },
+                };
+                tracing::error!("The settings were not read again, the old ones stay: {place}{error}");
             }
         }
     }

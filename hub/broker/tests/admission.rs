@@ -43,6 +43,7 @@ impl World {
             tls: true,
             provisioning: Some(ProvisioningPolicy {
                 password: Secret::new("s3cret".into()),
+                previous_password: None,
                 signer: None,
                 without_token: false,
                 require_signature: true,

@@ -82,14 +82,17 @@ pub struct ProvisionerConfig {
     pub helper_environment: Vec<String>,
     /// The token of the provisioning agent, claim `cht`. `None` when the file gives none.
     pub token: Option<Arc<Secret>>,
+    /// The `cht` of provisioning tokens from before a change [ours].
+    pub previous_token: Option<Arc<Secret>>,
     pub lifecycle_component: String,
     pub insecure: bool,
     pub site: String,
     /// Where `/metrics` is served; `None` is off.
     pub monitor: Option<std::net::SocketAddr>,
     pub broker_password: Option<Arc<Secret>>,
-    /// A key file, or 64 hex digits: verifies provisioning tokens.
-    pub jwt_verify: Option<String>,
+    /// Key files, or 64 hex digits each: any of them verifies provisioning tokens. More than one while one replaces
+    /// the other.
+    pub jwt_verify: Vec<String>,
     pub jwt_signing_key: Option<PathBuf>,
     pub jwt_signing_token: Option<PathBuf>,
     pub server_jwt_validity: Duration,
@@ -131,6 +134,7 @@ struct File {
     helper_environment: Vec<String>,
     builtin: Option<BuiltinFile>,
     token: String,
+    token_previous: String,
     lifecycle_component: String,
     choria_insecure: bool,
     site: String,
@@ -163,6 +167,7 @@ impl Default for File {
             helper_environment: Vec::new(),
             builtin: None,
             token: String::new(),
+            token_previous: String::new(),
             lifecycle_component: "provision_mode_server".into(),
             choria_insecure: false,
             site: String::new(),
@@ -196,6 +201,7 @@ const KNOWN_KEYS: &[&str] = &[
     "helper_environment",
     "builtin",
     "token",
+    "token_previous",
     "lifecycle_component",
     "choria_insecure",
     "site",
@@ -229,6 +235,23 @@ impl ProvisionerConfig {
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
         ProvisionerConfig::parse(&text, path)
+    }
+
+    /// The keys that differ in `fresh` and that a running provisioner does not take over.
+    pub(crate) fn needs_restart(&self, fresh: &ProvisionerConfig) -> Vec<&'static str> {
+        let secret = |secret: &Option<Arc<Secret>>| secret.as_ref().map(|secret| secret.expose().to_owned());
+        [
+            ("broker_provisioning_password", secret(&self.broker_password) != secret(&fresh.broker_password)),
+            ("lifecycle_component", self.lifecycle_component != fresh.lifecycle_component),
+            ("monitor_port, monitor_address", self.monitor != fresh.monitor),
+            ("site", self.site != fresh.site),
+            ("in_flight", self.in_flight != fresh.in_flight),
+            ("enrolled_file", self.enrolled_file != fresh.enrolled_file),
+            ("leader_election", self.leader_election != fresh.leader_election),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
     }
 
     /// As [`ProvisionerConfig::load`], from text; `origin` names the file and anchors relative paths.
@@ -336,15 +359,18 @@ impl File {
             helper_timeout,
             helper_environment: self.helper_environment,
             token: secret(self.token),
+            previous_token: secret(self.token_previous),
             lifecycle_component: component,
             insecure: self.choria_insecure,
             site: self.site,
             monitor,
             broker_password: secret(self.broker_provisioning_password),
-            jwt_verify: non_empty(self.jwt_verify_cert).map(|text| match resolve(&text, origin) {
-                path if path.is_file() => path.to_string_lossy().into_owned(),
-                _ => text,
-            }),
+            jwt_verify: (self.jwt_verify_cert.split(',').map(str::trim).filter(|text| !text.is_empty()))
+                .map(|text| match resolve(text, origin) {
+                    path if path.is_file() => path.to_string_lossy().into_owned(),
+                    _ => text.to_owned(),
+                })
+                .collect(),
             jwt_signing_key: non_empty(self.jwt_signing_key).map(|text| resolve(&text, origin)),
             jwt_signing_token: non_empty(self.jwt_signing_token).map(|text| resolve(&text, origin)),
             server_jwt_validity,

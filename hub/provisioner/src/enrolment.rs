@@ -24,6 +24,8 @@ pub struct Rules {
     pub features: Features,
     /// The token of the provisioning agent.
     pub token: Option<Arc<Secret>>,
+    /// Tried with a node that refuses the other, while one replaces the other.
+    pub previous_token: Option<Arc<Secret>>,
     /// Verifies provisioning tokens; present when `features.jwt`.
     pub verifier: Option<Verifier>,
     pub upgrades_repository: String,
@@ -140,6 +142,7 @@ pub struct Enrolment<'r> {
     state: State,
     pending: Option<Pending>,
     answered: bool,
+    uses_previous_token: bool,
     claims: Option<Value>,
     org: Option<String>,
     provisions_by_default: bool,
@@ -169,6 +172,7 @@ impl<'r> Enrolment<'r> {
             state: State::Start,
             pending: None,
             answered: false,
+            uses_previous_token: false,
             claims: None,
             org: None,
             provisions_by_default: true,
@@ -267,7 +271,7 @@ impl<'r> Enrolment<'r> {
         let verified =
             verifier.verify_provisioning(text, now_unix).map_err(|reject| failed(reject.to_string()))?;
         let claims = verified.claims();
-        let expected = self.rules.token.as_deref().map(Secret::expose).unwrap_or_default();
+        let expected = self.token();
         if expected.is_empty() || !bool::from(claims.token.as_bytes().ct_eq(expected.as_bytes())) {
             return Err(failed("its `cht` is not the `token` of this provisioner".to_string()));
         }
@@ -413,7 +417,8 @@ impl<'r> Enrolment<'r> {
     }
 
     fn token(&self) -> &str {
-        self.rules.token.as_deref().map(Secret::expose).unwrap_or_default()
+        let token = if self.uses_previous_token { &self.rules.previous_token } else { &self.rules.token };
+        token.as_deref().map(Secret::expose).unwrap_or_default()
     }
 
     fn ask(&mut self, agent: &'static str, action: &'static str, data: Value, tries: u32) -> Step {
@@ -423,7 +428,12 @@ impl<'r> Enrolment<'r> {
     }
 
     fn refused(&mut self, message: &str, code: i64, moment: Moment) -> Result<Step, Outcome> {
-        self.answered = true;
+        let first = !std::mem::replace(&mut self.answered, true);
+        if first && !self.uses_previous_token && self.rules.previous_token.is_some() {
+            // its provisioning token may be of the time before the change
+            self.uses_previous_token = true;
+            return self.begin(moment);
+        }
         if code == 1 && message.contains("provisioning lock") {
             return Err(Outcome::OwnedByAnother);
         }

@@ -41,7 +41,7 @@ pub struct Loaded {
 pub struct Signer {
     key: PathBuf,
     token: Option<PathBuf>,
-    org_key: Option<PublicKey>,
+    org_keys: Vec<PublicKey>,
     cache: Mutex<Option<(Stamp, Arc<Loaded>)>>,
 }
 
@@ -54,9 +54,10 @@ impl std::fmt::Debug for Signer {
 }
 
 impl Signer {
-    /// Signs with the seed in `key`; as a chain issuer when `token` is given, which `org_key` must have signed.
-    pub fn new(key: PathBuf, token: Option<PathBuf>, org_key: Option<PublicKey>) -> Signer {
-        Signer { key, token, org_key, cache: Mutex::new(None) }
+    /// Signs with the seed in `key`; as a chain issuer when `token` is given, which one of `org_keys` must have signed
+    /// when there are any.
+    pub fn new(key: PathBuf, token: Option<PathBuf>, org_keys: Vec<PublicKey>) -> Signer {
+        Signer { key, token, org_keys, cache: Mutex::new(None) }
     }
 
     /// What is in the files now, refused when it has expired.
@@ -98,7 +99,9 @@ impl Signer {
             choria_host::private_file::read_secret(path).map_err(|error| unreadable(error.to_string()))?;
         let claims =
             peek_client(text.expose()).map_err(|reject| unreadable(reject.to_string()))?.into_claims();
-        let issuer = Issuer::chain(seed, text.expose(), self.org_key)
+        // the one that vouches for it, or any, which then says what is wrong
+        let vouching = self.org_keys.iter().find(|key| claims.is_chain_issuer(key));
+        let issuer = Issuer::chain(seed, text.expose(), vouching.or(self.org_keys.first()).copied())
             .map_err(|source| IssuingError::Chain { path: path.clone(), source })?;
         let org = if claims.org.is_empty() { "choria".to_string() } else { claims.org };
         Ok(Loaded { issuer, org: Some(org) })

@@ -42,20 +42,20 @@ pub(crate) struct Live {
 impl Live {
     /// Everything that can be wrong with keys and tokens is found here, before the first node.
     pub(crate) fn build(config: ProvisionerConfig, now_unix: i64) -> Result<Live, ProvisionerError> {
-        let key = match &config.jwt_verify {
-            Some(text) if config.features.jwt => Some(
-                choria_token::Key::load(text)
-                    .map_err(|source| ProvisionerError::VerifyKey { from: text.clone(), source })?,
-            ),
-            _ => None,
-        };
-        let org_key = match &key {
-            Some(choria_token::Key::Ed25519(key)) => Some(*key),
-            _ => None,
-        };
+        let mut keys = Vec::new();
+        for text in config.jwt_verify.iter().filter(|_| config.features.jwt) {
+            let key = choria_token::Key::load(text)
+                .map_err(|source| ProvisionerError::VerifyKey { from: text.clone(), source })?;
+            keys.push(key);
+        }
+        let org_keys = keys.iter().filter_map(|key| match key {
+            choria_token::Key::Ed25519(key) => Some(*key),
+            choria_token::Key::Rsa(_) => None,
+        });
+        let org_keys: Vec<choria_token::PublicKey> = org_keys.collect();
         let signer = match &config.jwt_signing_key {
             Some(path) if config.features.ed25519 => {
-                let signer = Signer::new(path.clone(), config.jwt_signing_token.clone(), org_key);
+                let signer = Signer::new(path.clone(), config.jwt_signing_token.clone(), org_keys);
                 let loaded = signer.current(now_unix)?;
                 if let Some(warning) = signer.warning(&loaded, now_unix) {
                     tracing::warn!("{warning}");
@@ -82,7 +82,8 @@ impl Live {
         let rules = Rules {
             features: config.features,
             token: config.token.clone(),
-            verifier: key.map(choria_token::Verifier::single),
+            previous_token: config.previous_token.clone(),
+            verifier: (!keys.is_empty()).then(|| choria_token::Verifier::trusted_signers(keys)),
             upgrades_repository: config.upgrades_repository.clone(),
             upgrades_optional: config.upgrades_optional,
             known_names: config.known_names,
@@ -101,6 +102,8 @@ impl Live {
 
 /// What all tasks of one provisioner share.
 pub(crate) struct Service {
+    /// What it was started with: some of it a reload does not change.
+    started: Arc<Live>,
     live: RwLock<Arc<Live>>,
     backlog: Mutex<Backlog>,
     arrived: Notify,
@@ -121,12 +124,14 @@ impl Service {
             Some(path) => Enrolled::open(path)?,
             None => Enrolled::default(),
         };
+        let live = Arc::new(live);
         Ok(Service {
             backlog: Mutex::default(),
             arrived: Notify::new(),
             in_flight: Arc::new(Semaphore::new(live.config.in_flight)),
             paused: AtomicBool::new(false),
-            live: RwLock::new(Arc::new(live)),
+            live: RwLock::new(live.clone()),
+            started: live,
             enrolled,
             presence,
             metrics,
@@ -147,6 +152,12 @@ impl Service {
             Ok(live) => {
                 *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
                 tracing::info!("read {} again", path.display());
+                for key in self.started.config.needs_restart(&self.live().config) {
+                    tracing::warn!(
+                        setting = key,
+                        "{key} changed; restart the provisioner for it to take effect"
+                    );
+                }
             }
             Err(error) => tracing::error!("keeping the configuration in use: {error}"),
         }

@@ -25,6 +25,7 @@ fn rules() -> Rules {
     Rules {
         features: Features { jwt: true, ed25519: true, pki: false, upgrades: true },
         token: Some(std::sync::Arc::new(Secret::new(CHT.into()))),
+        previous_token: None,
         verifier: Some(Verifier::single(Key::Ed25519(issuer().1))),
         upgrades_repository: "https://repo.example.net".into(),
         upgrades_optional: false,

@@ -39,7 +39,7 @@ fn write_chain(directory: &Path, organization: &Issuer, days: i64) {
 impl Keys {
     fn signer(&self, organization: PublicKey) -> Signer {
         let path = self.directory.path();
-        Signer::new(path.join("seed"), Some(path.join("jwt")), Some(organization))
+        Signer::new(path.join("seed"), Some(path.join("jwt")), vec![organization])
     }
 }
 
@@ -102,7 +102,7 @@ fn the_organization_itself_signs_for_the_organization_of_the_node() {
     let directory = tempfile::tempdir().unwrap();
     let seed = Seed::generate().unwrap();
     std::fs::write(directory.path().join("seed"), seed.to_hex().as_bytes()).unwrap();
-    let loaded = Signer::new(directory.path().join("seed"), None, None).current(NOW).unwrap();
+    let loaded = Signer::new(directory.path().join("seed"), None, Vec::new()).current(NOW).unwrap();
     assert_eq!(loaded.organization(Some("tenant")).unwrap(), "tenant");
     assert_eq!(loaded.organization(None).unwrap(), "choria");
 }
@@ -110,6 +110,6 @@ fn the_organization_itself_signs_for_the_organization_of_the_node() {
 #[test]
 fn missing_files_are_named() {
     let directory = tempfile::tempdir().unwrap();
-    let error = Signer::new(directory.path().join("seed"), None, None).current(NOW).unwrap_err();
+    let error = Signer::new(directory.path().join("seed"), None, Vec::new()).current(NOW).unwrap_err();
     assert!(error.to_string().contains("jwt_signing_key"), "{error}");
 }

@@ -20,6 +20,7 @@ pub struct Verified<T> {
     token: String,
     holder: Option<PublicKey>,
     chain: Option<ChainIssuerRef>,
+    trusted: Option<PublicKey>,
 }
 
 impl<T: Claims> Verified<T> {
@@ -51,6 +52,11 @@ impl<T: Claims> Verified<T> {
     /// Who issued the token, when it was not the organization itself.
     pub fn chain_issuer(&self) -> Option<&ChainIssuerRef> {
         self.chain.as_ref()
+    }
+
+    /// The configured Ed25519 key that vouches for the token, at the end of its chain.
+    pub fn trusted_key(&self) -> Option<&PublicKey> {
+        self.trusted.as_ref()
     }
 
     /// Checks the times again, for a token that was verified earlier.
@@ -86,8 +92,8 @@ enum Trust {
     Issuers(BTreeMap<String, Vec<PublicKey>>),
     /// Any of these, whatever the organization.
     Signers(Vec<Key>),
-    /// A request signer's one key, in both readings of docs/spec/05 §7.1.
-    Certificate(Key),
+    /// A request signer's keys, in both readings of docs/spec/05 §7.1.
+    Certificates(Vec<Key>),
 }
 
 impl Verifier {
@@ -110,7 +116,12 @@ impl Verifier {
     /// issuer itself. In the last case that issuer's tokens are accepted without the organization's word for it, since
     /// whoever configured the key gave his own.
     pub fn signing_certificate(key: Key) -> Verifier {
-        Verifier(Trust::Certificate(key))
+        Verifier::signing_certificates(vec![key])
+    }
+
+    /// Trusts any of these keys as [`Verifier::signing_certificate`] does one, while one replaces the other.
+    pub fn signing_certificates(keys: Vec<Key>) -> Verifier {
+        Verifier(Trust::Certificates(keys))
     }
 
     /// Trusts one key.
@@ -151,8 +162,7 @@ impl Verifier {
         let algorithm = compact.algorithm;
         compact.expect_kind::<T>()?;
         let keys: Vec<Key> = match &self.0 {
-            Trust::Signers(keys) => keys.clone(),
-            Trust::Certificate(key) => vec![key.clone()],
+            Trust::Signers(keys) | Trust::Certificates(keys) => keys.clone(),
             Trust::Issuers(issuers) => {
                 let org = compact.org().ok_or(Reject::OrganizationMissing)?;
                 let keys = issuers
@@ -162,7 +172,7 @@ impl Verifier {
             }
         };
         let claims: T = compact.claims()?;
-        let pinning = matches!(self.0, Trust::Certificate(_));
+        let pinning = matches!(self.0, Trust::Certificates(_));
         let mut refusal = Reject::SignatureBad;
         for key in &keys {
             let checked = check_algorithm(algorithm, key)
@@ -170,7 +180,11 @@ impl Verifier {
             match checked {
                 Ok(chain) => {
                     let holder = holder(&claims)?;
-                    return Ok(Verified { claims, token: text.to_owned(), holder, chain });
+                    let trusted = match key {
+                        Key::Ed25519(key) => Some(*key),
+                        Key::Rsa(_) => None,
+                    };
+                    return Ok(Verified { claims, token: text.to_owned(), holder, chain, trusted });
                 }
                 Err(reject) if reject.depends_on_key() => refusal = reject,
                 Err(reject) => return Err(reject),
