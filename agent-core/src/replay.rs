@@ -228,7 +228,7 @@ mod tests {
     const S: i64 = 1_000_000_000;
 
     #[test]
-    fn the_same_id_runs_once_per_caller() {
+    fn t_226_the_same_id_runs_once_per_caller() {
         let mut slots = [ReplaySlot::FREE; 64];
         let mut cache = ReplayCache::new(&mut slots, 0, [7; 16]);
         assert_eq!(cache.admit("up=a", "1", 10 * S, 60, 10 * S), Ok(()));
@@ -239,10 +239,15 @@ mod tests {
             "other bytes under the same id"
         );
         assert_eq!(cache.admit("up=b", "1", 10 * S, 60, 11 * S), Ok(()));
+        choria_rows::row(
+            226,
+            "the same id again, with the same and with other time",
+            "refused, seen; another caller's is admitted",
+        );
     }
 
     #[test]
-    fn flushing_the_cache_raises_the_watermark() {
+    fn t_227_flushing_the_cache_raises_the_watermark() {
         let mut slots = [ReplaySlot::FREE; 64];
         let mut cache = ReplayCache::new(&mut slots, 0, [7; 16]);
         assert_eq!(cache.admit("up=victim", "first", 1000 * S, 60, 1000 * S), Ok(()));
@@ -252,14 +257,24 @@ mod tests {
         }
         assert_eq!(cache.admit("up=victim", "first", 1000 * S, 60, 1002 * S), Err(Replayed::BelowWatermark));
         assert!(cache.len() <= 64);
+        choria_rows::row(
+            227,
+            "a cache of 64 filled by 200 valid newer requests, then the first again",
+            "refused, below the watermark; the cache stays at 64",
+        );
     }
 
     #[test]
-    fn requests_older_than_the_process_are_refused() {
+    fn t_228_requests_older_than_the_process_are_refused() {
         let mut slots = [ReplaySlot::FREE; 8];
         let mut cache = ReplayCache::new(&mut slots, 500 * S, [7; 16]);
         assert_eq!(cache.admit("up=a", "1", 499 * S, 60, 501 * S), Err(Replayed::BeforeStart));
         assert_eq!(cache.admit("up=a", "2", 501 * S, 60, 501 * S), Ok(()));
+        choria_rows::row(
+            228,
+            "a request made before the process started",
+            "refused, before start; a newer one is admitted",
+        );
     }
 
     #[test]

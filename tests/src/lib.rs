@@ -15,6 +15,7 @@ mod operator;
 mod process;
 pub mod request;
 mod row;
+mod shot;
 mod stage;
 
 pub use authority::certificates;
@@ -23,4 +24,5 @@ pub use network::Network;
 pub use operator::{Finished, Operator};
 pub use process::{Running, binary, free_port, is_alive, wait_until};
 pub use row::{Doing, Row};
-pub use stage::{Control, NODE, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};
+pub use shot::Shot;
+pub use stage::{CONFIGURED_SECRET, Control, NODE, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};

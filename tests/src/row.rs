@@ -50,6 +50,10 @@ impl Row {
         self
     }
 
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
     /// Notes what was seen, for the table of `cargo xtask test security`: say it after it was asserted.
     pub fn saw(&mut self, what: impl Into<String>) {
         let what = what.into();
@@ -183,6 +187,13 @@ impl Row {
         self.dropped_by_node(caller, reason).await.context("at the node")
     }
 
+    /// This row ends and the next begins, on the same stage.
+    pub async fn then(self, number: u16) -> Result<Row> {
+        let stage = Arc::clone(&self.stage);
+        self.end().await?;
+        Row::on(stage, number).await
+    }
+
     /// All went on as before, and nobody wrote down what must stay secret.
     pub async fn end(mut self) -> Result<()> {
         self.stage.kept_secrets()?;
@@ -207,9 +218,10 @@ pub enum Doing<'a> {
     Publish(&'a str),
 }
 
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// The node's and the signer's logs name no peer: whoever counts their lines is alone.
+pub(crate) static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-fn lines_with(log: &str, reason: &str) -> usize {
+pub(crate) fn lines_with(log: &str, reason: &str) -> usize {
     let reason = format!("reason={reason}");
     log.lines().filter(|line| line.split_whitespace().any(|word| word == reason)).count()
 }

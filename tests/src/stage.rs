@@ -25,6 +25,9 @@ pub const PROVISIONER_PASSWORD: &str = "correct horse battery staple";
 /// `cht` of the provisioning token.
 pub const PROVISIONING_TOKEN: &str = "s3cret-of-the-waiting-nodes";
 
+/// A secret among the node's settings.
+pub const CONFIGURED_SECRET: &str = "canary-of-the-nodes-settings";
+
 /// Longest wait for a process to be ready.
 const READY: Duration = Duration::from_secs(60);
 
@@ -163,8 +166,11 @@ impl Stage {
         write_private(&self.path("server.seed"), key.seed().as_bytes())?;
         write_private(&self.path("server.jwt"), token.as_bytes())?;
         let config = self.path("server.conf");
-        let more = "rpcauthorization = 1\nrpcauthprovider = aaasvc\nloglevel = debug\n";
-        write_private(&config, (self.member(NODE, "server") + more).as_bytes())?;
+        let more = format!(
+            "rpcauthorization = 1\nrpcauthprovider = aaasvc\nloglevel = debug\nplugin.nats.pass = {CONFIGURED_SECRET}\n\
+             plugin.choria.some.token = {CONFIGURED_SECRET}\nplugin.x.secret = {CONFIGURED_SECRET}\n"
+        );
+        write_private(&config, (self.member(NODE, "server") + &more).as_bytes())?;
         self.run("node", &["server", "run", "--config"], &config)?;
         self.said("node", "connected")
     }
@@ -309,7 +315,7 @@ impl Stage {
     pub fn kept_secrets(&self) -> Result<()> {
         for (name, _) in self.processes.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let log = self.log(name);
-            for secret in ["eyJ", PROVISIONER_PASSWORD, PROVISIONING_TOKEN] {
+            for secret in ["eyJ", PROVISIONER_PASSWORD, PROVISIONING_TOKEN, CONFIGURED_SECRET] {
                 let line = log.lines().find(|line| line.contains(secret));
                 ensure!(line.is_none(), "{name} wrote down a secret: {line:?}");
             }

@@ -38,6 +38,12 @@ pub trait Gate {
 
     /// Whether the node matches the filter, a JSON object. A filter that cannot be evaluated matches nothing.
     fn matches(&mut self, filter: &[u8]) -> bool;
+
+    /// Whether no object in the inputs of a call has two names that a reader could take for one. Asked only for inputs with
+    /// more names than the core has room to compare; without an answer of the host's they are refused.
+    fn is_unambiguous(&mut self, _data: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Takes every request without looking at signatures: an unprovisioned node, which the broker's account and the access

@@ -3,7 +3,8 @@
 use super::counters::Counters;
 use super::gate::Gate;
 use super::reply_subject::{ReplyCheck, allowed};
-use crate::json::{Error, Object};
+use crate::filter::Filter;
+use crate::json::{Error, Object, check_unambiguous};
 use crate::replay::ReplayCache;
 use crate::rpc::{Call, Status, StatusCode};
 use crate::session::{AgentRow, Arrival};
@@ -107,6 +108,9 @@ impl Judge<'_, '_> {
         }
 
         let filter = request.filter.map(|filter| filter.of(payload)).unwrap_or_default();
+        if matches!(Filter::parse(filter), Err(Error::Ambiguous { .. })) {
+            return self.or_unvalidated(Err(refuse("json_ambiguous")));
+        }
         if !filter.is_empty() && filter != b"null" && !self.gate.matches(filter) {
             self.counters.filtered = self.counters.filtered.saturating_add(1);
             return Err(refuse("filtered"));
@@ -173,6 +177,13 @@ impl Judge<'_, '_> {
                 return Ok(Verdict::Answer(to, Status::fixed(StatusCode::InvalidData, text)));
             }
         };
+        let unambiguous = match check_unambiguous(body.data, &mut [0; NAMES]) {
+            Err(Error::NoSpace) => self.gate.is_unambiguous(body.data),
+            checked => checked.is_ok(),
+        };
+        if !unambiguous {
+            return Err(refuse("json_ambiguous"));
+        }
         to.action = body.action;
         if self.now.is_none()
             && rules.clock == ClockRule::Required
@@ -211,6 +222,9 @@ impl Judge<'_, '_> {
         }
     }
 }
+
+/// Names of the inputs of one call that are compared here; a host may compare more.
+const NAMES: usize = 64;
 
 struct RpcBody<'r> {
     action: &'r str,

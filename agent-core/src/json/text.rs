@@ -53,6 +53,11 @@ impl<'a> Text<'a> {
         self.chars().map(fold).eq(other.chars().map(fold))
     }
 
+    /// The characters that a case-insensitive reader compares.
+    pub fn folded(&self) -> impl Iterator<Item = char> + 'a {
+        self.chars().map(fold)
+    }
+
     /// Whether a case-insensitive reader would take two names for one.
     pub fn folds_like(&self, other: &Text<'_>) -> bool {
         self.chars().map(fold).eq(other.chars().map(fold))

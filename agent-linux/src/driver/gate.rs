@@ -1,10 +1,11 @@
 //! Verifying callers and evaluating filters on a server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use agent_core::dispatch::{Accepted, Gate, Inbox, Unverified};
 use agent_core::ed25519;
 use agent_core::filter::{self, Filter, NoExpressions};
+use agent_core::json::{Scanner, Token};
 use agent_core::secure::{self, DelegatedCaller, Policy};
 use agent_core::token::{Issuer, Permissions, Trust, Verifier};
 use agent_core::wire::{request, secure_request, transport};
@@ -128,6 +129,31 @@ impl Gate for NodeGate<'_> {
         let mut scratch = vec![0u8; FILTER];
         filter.matches(&node, &Regexes, &NoExpressions, &mut scratch)
     }
+
+    fn is_unambiguous(&mut self, data: &[u8]) -> bool {
+        is_unambiguous(data)
+    }
+}
+
+/// In time that grows with the document, however many names one of its objects has.
+fn is_unambiguous(data: &[u8]) -> bool {
+    let mut scanner = Scanner::new(data);
+    let mut open: Vec<HashSet<String>> = Vec::new();
+    loop {
+        match scanner.pull() {
+            Ok(Token::ObjectStart | Token::ArrayStart) => open.push(HashSet::new()),
+            Ok(Token::ObjectEnd | Token::ArrayEnd) => drop(open.pop()),
+            Ok(Token::Key(name)) => {
+                let fresh = open.last_mut().is_some_and(|names| names.insert(name.folded().collect()));
+                if !fresh {
+                    return false;
+                }
+            }
+            Ok(Token::End) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 fn verified(
@@ -183,4 +209,19 @@ fn provisioner(
     }
     let inbox = Inbox::of(caller.claims().caller_id);
     Ok(Accepted { transport, request, caller_token: secure.caller, signer_token: None, inbox })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_within_their_object_however_many() {
+        let many: Vec<String> = (0..5000).map(|n| format!(r#""n{n}":{{"a":1}}"#)).collect();
+        let document = |last: &str| format!("{{{},{last}}}", many.join(","));
+        assert!(is_unambiguous(document(r#""a":[{"a":1},{"a":2}]"#).as_bytes()));
+        assert!(!is_unambiguous(document(r#""N17":1"#).as_bytes()));
+        assert!(!is_unambiguous(document(r#""x":{"a":1,"\u0061":2}"#).as_bytes()));
+        assert!(!is_unambiguous(b"{"));
+    }
 }
