@@ -120,6 +120,13 @@ impl Node {
         *self.rules.borrow_mut() = Rc::new(rules);
         *self.facts.borrow_mut() = Facts::new(&fresh.facts_files);
         *self.classes.borrow_mut() = Classes::new(&fresh.classes_file);
+        // the access token of `choria_provision` may be another; a call in progress keeps its agent
+        let mut provision = self.provision.borrow_mut();
+        if provision.is_some()
+            && let Some(agent) = ProvisionAgent::new(fresh)
+        {
+            *provision = Some(agent);
+        }
     }
 
     /// The facts, one JSON object; the files are read again when they changed.

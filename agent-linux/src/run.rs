@@ -438,7 +438,9 @@ impl NodeHost {
         let path = &self.node.config.path;
         let mut settings = Settings::load(path).map_err(ConfigError::from)?;
         settings.overlay_environment();
-        let fresh = ServerConfig::from_settings(path, settings, &self.identity, None)?;
+        let (jwt, _) = startup::find_provisioning_jwt(&self.life_config, self.provisioning_jwt.as_deref());
+        let token = node_token::read_provisioning(&jwt).ok();
+        let fresh = ServerConfig::from_settings(path, settings, &self.identity, token.as_ref())?;
         let rules = Rules::of(&fresh)?;
         match fresh.settings.newly_wrong(&self.node.config.settings) {
             Some(wrong) => Err(RereadError::Wrong(wrong)),

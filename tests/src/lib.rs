@@ -8,6 +8,7 @@
 mod authority;
 pub mod forge;
 pub mod guide;
+mod keeper;
 mod levels;
 mod liar;
 mod network;
@@ -19,6 +20,7 @@ mod shot;
 mod stage;
 
 pub use authority::certificates;
+pub use keeper::Keeper;
 pub use liar::{Liar, Message};
 pub use network::Network;
 pub use operator::{Finished, Operator};

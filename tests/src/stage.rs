@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::authority::certificates;
 use crate::forge::{self, ChainIssuer, Key};
 use crate::liar::Liar;
-use crate::process::{Running, binary, wait_until};
+use crate::process::{Running, binary, signal, wait_until};
 use crate::request::{self, Caller};
 
 /// Identity of the node.
@@ -304,6 +304,13 @@ impl Stage {
         let status = std::fs::read_to_string(folder.join("status"))?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok((descriptors, resident.trim().trim_end_matches(" kB").parse()?))
+    }
+
+    /// `kill -HUP`
+    pub fn hang_up(&self, name: &str) -> Result<()> {
+        let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, process) = processes.iter().find(|(known, _)| known == name).context("no such process")?;
+        signal(process.id(), "-HUP")
     }
 
     /// What a process logged so far.

@@ -65,7 +65,8 @@ impl<'s, T> Verified<'s, T> {
         self.chain.as_ref()
     }
 
-    /// The configured key at the root of this verification.
+    /// The configured key at the root of this verification; of an organization with several, its first, whichever of
+    /// them it was: two tokens with the same are of the same organization.
     pub(crate) fn anchor(&self) -> &[u8; 32] {
         &self.anchor
     }
@@ -164,7 +165,7 @@ impl<'k> Verifier<'k> {
         })
     }
 
-    /// The first configured key that passes `check`.
+    /// The anchor of a token that passes `check` with a configured key.
     fn anchor(
         &self,
         claims: &Claims<'_>,
@@ -178,8 +179,12 @@ impl<'k> Verifier<'k> {
                     .ok()
                     .flatten()
                     .ok_or(Reject::OrganizationMissing)?;
-                let keys = issuers.iter().filter(|issuer| issuer.organization == organization);
-                first(keys.map(|issuer| &issuer.key), check, Reject::OrganizationUnknown)
+                let mut keys = issuers
+                    .iter()
+                    .filter(|issuer| issuer.organization == organization)
+                    .map(|issuer| &issuer.key);
+                let found = first(keys.clone(), check, Reject::OrganizationUnknown)?;
+                Ok(keys.next().copied().unwrap_or(found))
             }
         }
     }

@@ -191,7 +191,7 @@ pub async fn run_with(
             () = route => Err(ProvisionerError::Disconnected),
             () = hear(&service, events) => Err(ProvisionerError::Disconnected),
             () = look_around(&service, &calls, &credentials) => Ok(()),
-            result = hang_ups(&service) => result,
+            result = hang_ups(&service, &calls, &credentials) => result,
             result = monitor => result,
         }
     };
@@ -261,18 +261,28 @@ async fn look_around(service: &Service, calls: &NodeCalls, credentials: &Credent
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        match credentials.load() {
-            Ok(caller) => calls.renew(caller),
-            Err(error) => tracing::warn!("going on with the credentials in use: {error}"),
-        }
+        renew(calls, credentials);
     }
 }
 
-async fn hang_ups(service: &Service) -> Result<(), ProvisionerError> {
+/// Signs requests with the token and seed that are in the files now.
+fn renew(calls: &NodeCalls, credentials: &CredentialSource) {
+    match credentials.load() {
+        Ok(caller) => calls.renew(caller),
+        Err(error) => tracing::warn!("going on with the credentials in use: {error}"),
+    }
+}
+
+async fn hang_ups(
+    service: &Service,
+    calls: &NodeCalls,
+    credentials: &CredentialSource,
+) -> Result<(), ProvisionerError> {
     let mut signals = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
         .map_err(ProvisionerError::Signal)?;
     while signals.recv().await.is_some() {
         service.reload();
+        renew(calls, credentials);
     }
     std::future::pending().await
 }
