@@ -6,6 +6,7 @@
 #![allow(clippy::large_futures)] // a test has few of them
 
 mod authority;
+mod false_node;
 pub mod forge;
 pub mod guide;
 mod keeper;
@@ -20,6 +21,7 @@ mod shot;
 mod stage;
 
 pub use authority::certificates;
+pub use false_node::{Asked, FalseNode};
 pub use keeper::Keeper;
 pub use liar::{Liar, Message};
 pub use network::Network;

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::authority::certificates;
 use crate::forge::{self, ChainIssuer, Key};
 use crate::liar::Liar;
-use crate::process::{Running, binary, signal, wait_until};
+use crate::process::{Running, binary, free_port, signal, wait_until};
 use crate::request::{self, Caller};
 
 /// Identity of the node.
@@ -65,7 +65,33 @@ impl Stage {
     pub fn with_broker_settings(lines: &str) -> Result<Stage> {
         let folder = tempfile::tempdir()?;
         let ca = certificates(folder.path(), &["broker"])?;
-        let mut stage = Stage {
+        let mut stage = Stage::empty(folder, ca)?;
+        stage.write_broker(lines)?;
+        stage.run("broker", &["broker", "run", "--config"], &stage.path("broker.conf"))?;
+        stage.broker_listens()?;
+        stage.start_node()?;
+        Ok(stage)
+    }
+
+    /// Broker and provisioner in one process, as `choria hub run` runs them; its log is the broker's.
+    pub fn hub() -> Result<Stage> {
+        let folder = tempfile::tempdir()?;
+        let ca = certificates(folder.path(), &["broker"])?;
+        let mut stage = Stage::empty(folder, ca)?;
+        // the provisioner's file names the broker before it runs
+        stage.broker.set_port(free_port()?);
+        stage.write_broker(&format!("plugin.choria.network.client_port = {}", stage.broker.port()))?;
+        stage.write_provisioner()?;
+        stage.run("broker", &["hub", "run", "--dir"], &stage.path(""))?;
+        stage.broker_listens()?;
+        stage.said("broker", "provisioner started")?;
+        stage.start_node()?;
+        *stage.provisioner.get_mut().unwrap_or_else(PoisonError::into_inner) = true;
+        Ok(stage)
+    }
+
+    fn empty(folder: TempDir, ca: PathBuf) -> Result<Stage> {
+        Ok(Stage {
             folder,
             org: Key::generate()?,
             broker: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -73,10 +99,7 @@ impl Stage {
             processes: Mutex::new(Vec::new()),
             signer: Mutex::new(false),
             provisioner: Mutex::new(false),
-        };
-        stage.start_broker(lines)?;
-        stage.start_node()?;
-        Ok(stage)
+        })
     }
 
     /// Starts the provisioner, once. It enrols everybody in `example.net`.
@@ -134,7 +157,7 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    fn start_broker(&mut self, more: &str) -> Result<()> {
+    fn write_broker(&self, more: &str) -> Result<()> {
         let config = self.path("broker.conf");
         let path = |name: &str| self.path(name).display().to_string();
         let text = format!(
@@ -149,8 +172,10 @@ impl Stage {
             certificate = path("broker.pem"),
             key = path("broker.key"),
         );
-        write_private(&config, text.as_bytes())?;
-        self.run("broker", &["broker", "run", "--config"], &config)?;
+        Ok(write_private(&config, text.as_bytes())?)
+    }
+
+    fn broker_listens(&mut self) -> Result<()> {
         let listening = "Listening for client connections on ";
         self.said("broker", listening)?;
         let log = self.log("broker");
@@ -205,7 +230,7 @@ impl Stage {
         self.run("aaa", &["aaa", "run", "--config"], &config)
     }
 
-    fn start_provisioner(&self) -> Result<()> {
+    fn write_provisioner(&self) -> Result<()> {
         let issuer = ChainIssuer::vouched_by(&self.org, Key::generate()?)?;
         write_private(&self.path("issuer.seed"), issuer.key.seed().as_bytes())?;
         write_private(
@@ -215,18 +240,23 @@ impl Stage {
         let caller = self.provisioner_caller()?;
         write_private(&self.path("provisioner.seed"), caller.key.seed().as_bytes())?;
         write_private(&self.path("provisioner.jwt"), caller.token.as_bytes())?;
-        let client = self.path("provisioner.conf");
+        let client = self.path("provisioner-client.conf");
         write_private(&client, self.member("provisioner.example.net", "provisioner").as_bytes())?;
-        let config = self.path("provisioner.yaml");
+        let config = self.path("choria-provisioner.yaml");
         let text = json!({
             "jwt_verify_cert": self.org.public(), "interval": "1m", "loglevel": "debug", "logfile": "stderr",
             "token": PROVISIONING_TOKEN, "broker_provisioning_password": PROVISIONER_PASSWORD,
             "jwt_signing_key": self.path("issuer.seed"), "jwt_signing_token": self.path("issuer.jwt"),
             "features": {"jwt": true, "ed25519": true}, "helper": self.helper()?,
         });
-        write_private(&config, text.to_string().as_bytes())?;
+        Ok(write_private(&config, text.to_string().as_bytes())?)
+    }
+
+    fn start_provisioner(&self) -> Result<()> {
+        self.write_provisioner()?;
         let mut command = Command::new(binary("choria"));
-        command.args(["provisioner", "run", "--config"]).arg(config).arg("--choria-config").arg(client);
+        command.args(["provisioner", "run", "--config"]).arg(self.path("choria-provisioner.yaml"));
+        command.arg("--choria-config").arg(self.path("provisioner-client.conf"));
         command.env_clear().env("HOME", self.folder.path());
         self.keep("provisioner", &mut command)?;
         self.said("provisioner", "provisioner started")

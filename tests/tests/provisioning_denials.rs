@@ -2,15 +2,16 @@
 #![allow(clippy::large_futures)] // one future for each test, not for each connection
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use choria_host::clock;
 use choria_protocol::event::LifecycleEvent;
-use choria_protocol::rpc::{RpcReply, RpcRequest, StatusCode};
+use choria_protocol::rpc::{RpcReply, StatusCode};
 use choria_tests::forge::{self, Key};
-use choria_tests::request::{self, Received};
-use choria_tests::{Liar, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};
+use choria_tests::request;
+use choria_tests::{Asked, FalseNode, Liar, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Row, Stage};
 use serde_json::{Value, json};
 
 /// Longest wait for a step of an enrolment.
@@ -19,61 +20,120 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// How a node proves its key.
 type Proof = fn(&Key, &str) -> Result<String>;
 
-/// Plays a waiting node up to `configure` or the provisioner's last try; returns what it was asked.
+/// Plays a waiting node up to `restart` or the provisioner's last try; returns what it was asked.
 async fn play(stage: &Stage, number: u8, prove: Proof) -> Result<Vec<String>> {
-    let identity = format!("t137-{number}.example.net");
-    let jwt = stage.provisioning_token()?;
-    let key = Key::generate()?;
-    let mut node = stage.dial(Ipv4Addr::new(127, 7, 137, number)).await?;
-    let hello = node.hello(&identity, &jwt, None);
-    node.connect(&hello).await?;
-    node.is_admitted().await?;
-    let refused = node.subscribe(&format!("provisioning.node.{identity}")).await?;
-    ensure!(refused.is_none(), "{refused:?}");
-    let started = LifecycleEvent::new(
-        "startup",
-        "provision_mode_server",
-        &identity,
-        clock::unix_seconds(),
-        forge::random()?,
-    )
-    .with("version", "0.99.0");
-    node.publish(&started.subject(), &started.to_bytes()?).await?;
+    let mut node = candidate(stage, &format!("t137-{number}.example.net"), [137, number]).await?;
+    node.announce().await?;
     let mut asked = Vec::new();
     // the provisioner's own end is told by its log, not by silence alone
-    while let Some(message) = node.message(Duration::from_secs(6)).await? {
-        let received = Received::parse(&message.payload)?;
-        let call = RpcRequest::parse(&received.request.message)?;
-        asked.push(call.action.clone());
-        let data = match call.action.as_str() {
-            "jwt" => json!({"jwt": jwt, "ecdh_public": ""}),
-            "gen25519" => {
-                let nonce = call.data.get("nonce").and_then(Value::as_str).context("no nonce")?;
-                json!({"public_key": key.public(), "directory": "/etc/choria", "signature": prove(&key, nonce)?})
-            }
-            "inventory" => json!({"facts": {}, "version": "0.99.0", "upgradable": false}),
-            _ => json!({"message": "done"}),
-        };
-        let reply = RpcReply {
-            action: call.action.clone(),
-            statuscode: StatusCode::Ok,
-            statusmsg: "OK".into(),
-            data,
-        };
-        received.answer(&mut node, &identity, reply.to_bytes()?).await?;
-        if call.action == "restart" {
+    while let Some(call) = node.asked(Duration::from_secs(6)).await? {
+        let mut reply = node.honest(&call)?;
+        if let Some(nonce) = call.call.data.get("nonce").and_then(Value::as_str) {
+            let proof = prove(&node.key, nonce)?;
+            reply.data = forge::with(reply.data, json!({"signature": proof}));
+        }
+        let identity = node.identity.clone();
+        node.answer(&call, &identity, &reply).await?;
+        asked.push(call.call.action);
+        if asked.last().is_some_and(|action| action == "restart") {
             break;
         }
     }
     Ok(asked)
 }
 
+async fn candidate(stage: &Stage, identity: &str, [high, low]: [u8; 2]) -> Result<FalseNode> {
+    let from = Ipv4Addr::new(127, 7, high, low);
+    FalseNode::connect(stage.broker, &stage.ca, &stage.provisioning_token()?, identity, from).await
+}
+
+fn actions(asked: &[Asked]) -> Vec<&str> {
+    asked.iter().map(|asked| asked.call.action.as_str()).collect()
+}
+
+const WHOLE_STORY: [&str; 5] = ["jwt", "gen25519", "inventory", "configure", "restart"];
+
+/// Another candidate cannot hear what a node is asked; what it says in that node's name, once it learnt where to, is late.
+#[tokio::test]
+async fn t_128_another_candidate_answers_with_its_own_key() -> Result<()> {
+    Stage::shared()?.provisioner()?;
+    let mut row = Row::begin(128).await?;
+    let stage = Arc::clone(&row.stage);
+    let identity = "t128.example.net";
+    let mut attacker = candidate(&stage, "t128-attacker.example.net", [128, 2]).await?;
+    let refused = attacker.connection.subscribe(&format!("provisioning.node.{identity}")).await?;
+    ensure!(refused.as_deref().is_some_and(|error| error.contains("Permissions Violation")), "{refused:?}");
+    let mut node = candidate(&stage, identity, [128, 1]).await?;
+    node.announce().await?;
+    let mut asked = Vec::new();
+    while let Some(call) = node.asked(PATIENCE).await? {
+        let reply = node.honest(&call)?;
+        node.answer(&call, identity, &reply).await?;
+        if call.call.action == "gen25519" {
+            let forged = attacker.honest(&call)?;
+            attacker.answer(&call, identity, &forged).await?;
+        }
+        let last = call.call.action == "restart";
+        asked.push(call);
+        if last {
+            break;
+        }
+    }
+    ensure!(actions(&asked) == WHOLE_STORY, "{:?}", actions(&asked));
+    let configure = asked.iter().find(|asked| asked.call.action == "configure").context("configure")?;
+    let token = configure.call.data.get("server_jwt").and_then(Value::as_str).context("a token")?;
+    let token = choria_token::peek_server(token).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let key = token.claims().standard.public_key.clone().unwrap_or_default();
+    ensure!(key == node.key.public(), "the token is for {key}");
+    ensure!(attacker.asked(Duration::from_millis(200)).await?.is_none(), "the attacker was asked");
+    row.saw(
+        "PV for the attacker's subscription; its late answer is ignored; the token carries the node's key",
+    );
+    row.end().await
+}
+
+/// Answers of others, answers to other questions, and second answers change nothing.
+#[tokio::test]
+async fn t_133_t_134_answers_that_do_not_count() -> Result<()> {
+    Stage::shared()?.provisioner()?;
+    let mut row = Row::begin(133).await?.also(134);
+    let stage = Arc::clone(&row.stage);
+    let identity = "t133.example.net";
+    let mut node = candidate(&stage, identity, [133, 1]).await?;
+    let mut other = candidate(&stage, "t133-other.example.net", [133, 2]).await?;
+    node.announce().await?;
+    let mut asked = Vec::new();
+    while let Some(mut call) = node.asked(PATIENCE).await? {
+        let refusal = RpcReply {
+            action: call.call.action.clone(),
+            statuscode: StatusCode::Aborted,
+            statusmsg: "not me".into(),
+            data: json!({}),
+        };
+        // in its own name, and by the right node for another question
+        other.answer(&call, "t133-other.example.net", &refusal).await?;
+        let real = std::mem::replace(&mut call.received.request.id, "0".repeat(32));
+        other.answer(&call, identity, &refusal).await?;
+        call.received.request.id = real;
+        let reply = node.honest(&call)?;
+        node.answer(&call, identity, &reply).await?;
+        other.answer(&call, identity, &refusal).await?;
+        let last = call.call.action == "restart";
+        asked.push(call);
+        if last {
+            break;
+        }
+    }
+    ensure!(actions(&asked) == WHOLE_STORY, "{:?}", actions(&asked));
+    row.saw("a foreign sender, a foreign request id and a second answer are ignored; the node is enrolled");
+    row.end().await
+}
+
 #[tokio::test]
 async fn t_137_a_key_that_is_not_proven() -> Result<()> {
-    let stage = Stage::shared()?;
-    let mut control = stage.control().await?;
-    control.is_served().await.context("before")?;
-    stage.provisioner()?;
+    Stage::shared()?.provisioner()?;
+    let mut row = Row::begin(137).await?;
+    let stage = Arc::clone(&row.stage);
     let honest: Proof = |key, nonce| Ok(hex::encode(key.sign(nonce.as_bytes())));
     let asked = play(&stage, 1, honest).await?;
     ensure!(asked == ["jwt", "gen25519", "inventory", "configure", "restart"], "{asked:?}");
@@ -93,7 +153,8 @@ async fn t_137_a_key_that_is_not_proven() -> Result<()> {
     ensure!(stage.log("provisioner").contains("did not prove its key"), "{}", stage.log("provisioner"));
     let asked = play(&stage, 5, honest).await?;
     ensure!(asked.last().is_some_and(|last| last == "restart"), "after: {asked:?}");
-    control.is_served().await.context("after")
+    row.saw("unsigned, old nonce, wrong key: asked again, then failed; never configured; an honest node enrols before and after");
+    row.end().await
 }
 
 /// A connection in the provisioning account, as its provisioner.
@@ -142,9 +203,8 @@ impl Provisioner {
 #[tokio::test]
 async fn t_150_nonces_that_are_more_than_that() -> Result<()> {
     // alone: another test's provisioner would enrol the node
-    let stage = Stage::start()?;
-    let mut control = stage.control().await?;
-    control.is_served().await.context("before")?;
+    let mut row = Row::on(Arc::new(Stage::start()?), 150).await?;
+    let stage = Arc::clone(&row.stage);
     let identity = "t150.example.net";
     let folder = stage.waiting_node(identity)?;
     let mut provisioner = Provisioner::connect(&stage, identity).await?;
@@ -161,21 +221,22 @@ async fn t_150_nonces_that_are_more_than_that() -> Result<()> {
             ensure!(reply.data.get("signature").is_none(), "{nonce:?} was signed: {reply:?}");
             ensure!(seed() == before, "the key was replaced for {nonce:?}");
             ensure!(refusals + 1 == self::refusals(&stage.log(identity)), "{}", stage.log(identity));
-            control.is_served().await.context("during")?;
+            row.control.is_served().await.context("during")?;
+            row.saw("status 1, nothing signed, no key replaced, one line with reason=provision_refused");
         }
         let nonce = "0011223344556677889900aabbccddee";
         let reply = provisioner.gen25519(nonce).await?;
         ensure!(reply.statuscode.is_ok(), "a good nonce is refused: {reply:?}");
         ensure!(seed().is_some() && seed() != before, "no key was made");
     }
-    control.is_served().await.context("after")
+    row.end().await
 }
 
 /// Values and names that would write more than one line, or elsewhere, are refused and change no file.
 #[tokio::test]
 async fn t_145_t_146_configurations_that_reach_further() -> Result<()> {
-    let stage = Stage::start()?;
-    let mut control = stage.control().await?;
+    let mut row = Row::on(Arc::new(Stage::start()?), 145).await?.also(146);
+    let stage = Arc::clone(&row.stage);
     let identity = "t145.example.net";
     let folder = stage.waiting_node(identity)?;
     let mut provisioner = Provisioner::connect(&stage, identity).await?;
@@ -204,10 +265,11 @@ async fn t_145_t_146_configurations_that_reach_further() -> Result<()> {
         let reply = provisioner.ask("configure", &data).await?;
         ensure!(!reply.statuscode.is_ok(), "{data}: {reply:?}");
         ensure!(files(&folder)? == before, "{data} changed {:?}", files(&folder)?);
-        control.is_served().await.context("during")?;
+        row.control.is_served().await.context("during")?;
+        row.saw(format!("status {:?}, no file changed", reply.statuscode));
     }
     ensure!(!stage.path("x.policy").exists() && !stage.path("x.rego").exists(), "written elsewhere");
-    stage.kept_secrets()
+    row.end().await
 }
 
 /// Files below a folder with their content.
@@ -228,7 +290,8 @@ fn files(folder: &std::path::Path) -> Result<std::collections::BTreeMap<std::pat
 /// What a candidate says about others stays where it is; what announces itself is heard by the fleet.
 #[tokio::test]
 async fn t_129_t_130_events_of_candidates() -> Result<()> {
-    let stage = Stage::shared()?;
+    let mut row = Row::begin(129).await?.also(130);
+    let stage = Arc::clone(&row.stage);
     let watcher = stage.caller_with("up=t129", json!({"permissions": {"events_viewer": true}}))?;
     let mut watching = stage.connected(&watcher, Ipv4Addr::new(127, 7, 129, 1)).await?;
     ensure!(watching.subscribe("choria.lifecycle.event.>").await?.is_none(), "events may be viewed");
@@ -252,7 +315,8 @@ async fn t_129_t_130_events_of_candidates() -> Result<()> {
         let payload = String::from_utf8_lossy(&message.payload).into_owned();
         if payload.contains(identity) {
             ensure!(message.subject == "choria.lifecycle.event.startup.provision_mode_server", "{message:?}");
-            return stage.kept_secrets();
+            row.saw("an event about somebody else is not heard; the candidate's own startup event is");
+            return row.end().await;
         }
         ensure!(
             !payload.contains("victim.example.net"),

@@ -2,8 +2,14 @@
 //! its own command reads; a part whose file is not there is not run.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use choria_broker::admission::{ACCOUNT_CHORIA, ACCOUNT_PROVISIONING};
+use choria_provisioner::Surround;
+use choria_provisioner::presence::{Candidate, Presence};
 use clap::{Args, Subcommand};
+use nats_engine::Engine;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::service::{self, PidFile, Shutdown};
@@ -63,10 +69,15 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
         let logged = options.dir.join("broker.conf");
         service::renew_log_on_hangup(log, global, move || service::level_in(&logged))?;
         let mut parts: JoinSet<(&'static str, Result<(), Failure>)> = JoinSet::new();
+        let mut engine = None;
         if let Some((_, config)) = broker {
             let end = shutdown.wait();
+            let (known, arrives) = oneshot::channel();
+            engine = Some(arrives);
+            let started = move |engine: &Engine| drop(known.send(engine.clone()));
             parts.spawn(async move {
-                ("broker", choria_broker::run(config, end).await.doing(|| String::from("the broker failed")))
+                let ended = choria_broker::run_with(config, started, end).await;
+                ("broker", ended.doing(|| String::from("the broker failed")))
             });
         }
         if let Some(config) = aaa {
@@ -79,16 +90,44 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
             provisioner::announce(&path);
             let end = shutdown.wait();
             parts.spawn(async move {
-                (
-                    "provisioner",
-                    Box::pin(choria_provisioner::run(config, client, end))
-                        .await
-                        .doing(|| String::from("the provisioner failed")),
-                )
+                // a broker that does not start ends the hub with its own reason
+                let engine = match engine {
+                    Some(arrives) => arrives.await.ok(),
+                    None => None,
+                };
+                let presence = engine.map(|engine| Arc::new(Connected(engine)) as Arc<dyn Presence>);
+                let surround = Surround { presence, ..Surround::default() };
+                let ended = Box::pin(choria_provisioner::run_with(config, client, surround, end)).await;
+                ("provisioner", ended.doing(|| String::from("the provisioner failed")))
             });
         }
         outcome(&mut parts, &shutdown).await
     })
+}
+
+/// What the broker in this process knows of a name (docs/spec/10 V1, V2, V4, V13).
+struct Connected(Engine);
+
+impl Presence for Connected {
+    fn candidates(&self, identity: &str) -> Vec<Candidate> {
+        let named = self.0.connections_named(identity).into_iter();
+        named
+            .filter(|connection| connection.account == ACCOUNT_PROVISIONING && connection.name == identity)
+            .map(|connection| Candidate {
+                address: connection.remote.map(|peer| peer.ip().to_string()).unwrap_or_default(),
+                token_sha256: connection
+                    .tags
+                    .iter()
+                    .find_map(|tag| tag.strip_prefix("sha256:"))
+                    .unwrap_or_default()
+                    .to_owned(),
+            })
+            .collect()
+    }
+
+    fn member_online(&self, identity: &str) -> bool {
+        self.0.connections_named(identity).iter().any(|connection| connection.account == ACCOUNT_CHORIA)
+    }
 }
 
 /// One failed part ends the process with its name and reason; the others get to end in order.

@@ -499,7 +499,7 @@ impl Policy {
             permissions: permissions::provisioning_node(node),
             expires: token.expires(),
             path: Path::WaitingNode,
-            tags: tags(&token),
+            tags: [tags(&token), vec![presented_token(c.token)]].concat(),
             max_subscriptions: Some(WAITING_SUBSCRIPTIONS),
             warnings,
         })
@@ -565,6 +565,11 @@ fn same_secret(a: &str, b: &str) -> bool {
 /// How a session is labelled with the configured key that its token goes back to.
 pub(crate) fn trusted_by(key: &PublicKey) -> String {
     format!("trusted:{}", key.to_hex())
+}
+
+/// The tag by which a provisioner in the same process knows the token that a waiting node came with.
+pub fn presented_token(token: &str) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(token.trim().as_bytes())))
 }
 
 fn tags<T: Claims>(token: &Verified<T>) -> Vec<String> {

@@ -21,5 +21,5 @@ pub use allow_list::AllowList;
 pub use config::{BrokerConfig, ConfigError, SessionExpiry, TlsFiles};
 pub use explain::{Explanation, Question, explain};
 pub use nonce::Proof;
-pub use run::{Broker, BrokerError, check, run};
+pub use run::{Broker, BrokerError, check, run, run_with};
 pub use stats::Metrics;

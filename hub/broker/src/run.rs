@@ -199,11 +199,21 @@ fn pages(config: &BrokerConfig, engine: &Engine) -> Result<Pages, BrokerError> {
 
 /// Runs a broker until `shutdown` completes. HUP reads the settings file again; an error keeps the old settings.
 pub async fn run(config: BrokerConfig, shutdown: impl Future) -> Result<(), BrokerError> {
+    run_with(config, |_| {}, shutdown).await
+}
+
+/// As [`run`]; a program that runs more than the broker gets to know its engine once it listens.
+pub async fn run_with(
+    config: BrokerConfig,
+    started: impl FnOnce(&Engine),
+    shutdown: impl Future,
+) -> Result<(), BrokerError> {
     let file = config.file.clone();
     let named = file.as_ref().map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
     tracing::info!("Choria Broker version {} starting with config {named}", stats::VERSION);
     let mut hup = signal(SignalKind::hangup()).map_err(BrokerError::Signal)?;
     let broker = Broker::start(config).await?;
+    started(broker.engine());
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {

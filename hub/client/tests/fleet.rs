@@ -47,7 +47,7 @@ async fn connect_sends_the_token_once_with_the_signed_nonce() {
 }
 
 #[tokio::test]
-async fn what_is_no_nonce_is_not_signed_and_no_credentials_leave() {
+async fn t_267_t_268_what_is_no_nonce_is_not_signed_and_no_credentials_leave() {
     let org = Org::new();
     for nonce in [
         "{\"protocol\":\"io.choria.protocol.v2.request\"}",
@@ -66,6 +66,16 @@ async fn what_is_no_nonce_is_not_signed_and_no_credentials_leave() {
         assert_eq!(error.exit_code(), 5);
         assert!(broker.connects().is_empty());
     }
+    choria_rows::row(
+        267,
+        "the CLI's client: nonces that are a request, a JWT, chain data, a login text",
+        "NonceRefused, exit 5, no CONNECT",
+    );
+    choria_rows::row(
+        268,
+        "the CLI's client: nonces that are a request, a JWT, chain data, a login text",
+        "NonceRefused, exit 5, no CONNECT",
+    );
 }
 
 #[tokio::test]
@@ -113,7 +123,7 @@ async fn expired_tokens_are_refused_before_connecting() {
 }
 
 #[tokio::test]
-async fn ping_and_discovery_find_each_node_once() {
+async fn t_276_t_278_ping_and_discovery_find_each_node_once() {
     let (broker, org) = (Broker::start(NONCE).await, Org::new());
     for (identity, manner) in [
         ("n1.example.net", Manner::Good),
@@ -163,10 +173,49 @@ async fn ping_and_discovery_find_each_node_once() {
     assert_eq!(found.identities(), ["absent.example.net"]);
     filter.add_identity("not a name");
     assert!(discover(&connection, &filter, &DiscoveryOptions::default()).await.is_err());
+    choria_rows::row(
+        276,
+        "an answer altered after signing; an unsigned one",
+        "dropped and counted; marked unverified",
+    );
+    choria_rows::row(
+        278,
+        "an answer altered after signing; an unsigned one",
+        "dropped and counted; marked unverified",
+    );
 }
 
 #[tokio::test]
-async fn a_call_reports_who_did_what() {
+async fn t_107_t_280_invented_names_are_counted_and_never_used() {
+    let (broker, org) = (Broker::start(NONCE).await, Org::new());
+    node(&broker, &org, "n1.example.net", Manner::Good).await;
+    node(&broker, &org, "n2.example.net", Manner::Inventive).await;
+    let connection = connect(&config(broker.address, org.client("up=alice", |_| {}), Some(&org))).await;
+    let summary = ping(&connection, &Filter::default(), &PingOptions::default(), |answer| {
+        assert_eq!(answer.identity, "n1.example.net");
+    })
+    .await
+    .unwrap();
+    let hostile = network::HOSTILE_NAMES.len();
+    assert_eq!((summary.answers, summary.invalid), (1, hostile));
+
+    let rpcutil = builtin("rpcutil").unwrap();
+    let summary = call(&connection, &rpcutil, "ping", Map::new(), quick(), |_| {}).await.unwrap();
+    assert_eq!((summary.targets, summary.ok), (vec!["n1.example.net".to_owned()], 1));
+    let strange: Vec<String> =
+        broker.published().into_iter().filter(|subject| !subject.starts_with("choria.")).collect();
+    assert_eq!(strange, Vec::<String>::new());
+    for subject in broker.published() {
+        assert!(!subject.contains(['*', '>', '\r', '\u{1b}', '$']), "{subject:?}");
+    }
+    let tried = format!("{hostile} discovery answers in names like {:?}", network::HOSTILE_NAMES[0]);
+    for row in [107, 280] {
+        choria_rows::row(row, &tried, format!("{hostile} counted as invalid, nothing is published to them"));
+    }
+}
+
+#[tokio::test]
+async fn t_275_t_279_a_call_reports_who_did_what() {
     let (broker, org) = (Broker::start(NONCE).await, Org::new());
     for (identity, manner) in [
         ("ok.example.net", Manner::Good),
@@ -208,6 +257,16 @@ async fn a_call_reports_who_did_what() {
     let started = Instant::now();
     let summary = call(&connection, &rpcutil, "ping", Map::new(), options, |_| {}).await.unwrap();
     assert!(summary.all_ok() && started.elapsed() < Duration::from_secs(5));
+    choria_rows::row(
+        275,
+        "a node answers as another; a node answers twice",
+        "counted as invalid, the node's own answer is used; the first counts",
+    );
+    choria_rows::row(
+        279,
+        "a node answers as another; a node answers twice",
+        "counted as invalid, the node's own answer is used; the first counts",
+    );
 }
 
 #[tokio::test]
@@ -254,7 +313,7 @@ async fn batches_and_limits() {
 }
 
 #[tokio::test]
-async fn unsigned_replies_count_unless_signatures_are_required() {
+async fn t_278_unsigned_replies_count_unless_signatures_are_required() {
     let (broker, org) = (Broker::start(NONCE).await, Org::new());
     node(&broker, &org, "plain.example.net", Manner::Unsigned).await;
     let connection = connect(&config(broker.address, org.client("up=alice", |_| {}), Some(&org))).await;
@@ -265,6 +324,7 @@ async fn unsigned_replies_count_unless_signatures_are_required() {
     let strict = RpcOptions { require_signed: true, ..named(&["plain.example.net"]) };
     let summary = call(&connection, &rpcutil, "ping", Map::new(), strict, |_| {}).await.unwrap();
     assert_eq!((summary.ok, summary.invalid, summary.missing.len()), (0, 1, 1));
+    choria_rows::row(278, "unsigned replies, and --require-signed", "marked unverified; dropped");
 }
 
 /// One connection, one subscription and constant work for each reply: two thousand take moments.

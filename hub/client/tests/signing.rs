@@ -170,7 +170,7 @@ async fn a_denial_is_told_in_the_known_words() {
 }
 
 #[tokio::test]
-async fn an_altered_request_is_not_sent() {
+async fn t_287_an_altered_request_is_not_sent() {
     for (fault, field) in
         [(Fault::ChangesFilter, "filter"), (Fault::ChangesTtl, "ttl"), (Fault::ChangesCaller, "caller")]
     {
@@ -184,6 +184,11 @@ async fn an_altered_request_is_not_sent() {
         let (result, text) = ping_through(fault).await;
         assert!(matches!(result, Err(ClientError::SignerFailed(_))), "{text}");
     }
+    choria_rows::row(
+        287,
+        "a signer returns a request with another filter, ttl, agent",
+        "refused before it is published",
+    );
 }
 
 /// Answers one kind of POST for as long as the test runs.

@@ -1,6 +1,6 @@
 //! The engine itself: what its connections share, and what the embedding program calls.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) started_at: Instant,
     pub(crate) listening: RwLock<Vec<Listening>>,
     clients: Mutex<HashMap<u64, Arc<Client>>>,
+    /// Connection ids by what clients call themselves and by the user they were admitted as.
+    names: Mutex<HashMap<String, BTreeSet<u64>>>,
     closed: Mutex<VecDeque<ClosedConnection>>,
     local_queues: Mutex<Vec<Weak<LocalQueue>>>,
     waiting: Arc<Waiting>,
@@ -160,6 +162,7 @@ impl Engine {
             started_at: Instant::now(),
             listening: RwLock::default(),
             clients: Mutex::default(),
+            names: Mutex::default(),
             closed: Mutex::default(),
             local_queues: Mutex::default(),
             waiting: Arc::default(),
@@ -255,6 +258,14 @@ impl Engine {
     /// The connections of this moment.
     pub fn connections(&self) -> Vec<ConnectionInfo> {
         self.shared.all_clients().iter().map(|client| ConnectionInfo::of(client)).collect()
+    }
+
+    /// The connections that call themselves so or were admitted as this user, in whatever account, the newest last. Costs
+    /// the same however many others there are.
+    pub fn connections_named(&self, name: &str) -> Vec<ConnectionInfo> {
+        let ids = self.shared.lock_names().get(name).cloned().unwrap_or_default();
+        let clients = self.shared.lock_clients();
+        ids.iter().filter_map(|cid| clients.get(cid)).map(|client| ConnectionInfo::of(client)).collect()
     }
 
     /// Whether `publisher` may subscribe to `subject`: a service that answers somewhere else than to the
@@ -454,6 +465,10 @@ impl Shared {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_names(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<u64>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock_local_queues(&self) -> MutexGuard<'_, Vec<Weak<LocalQueue>>> {
         self.local_queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -482,6 +497,14 @@ impl Shared {
         client.account.connections.fetch_add(1, Ordering::Relaxed);
         client.account.total_connections.fetch_add(1, Ordering::Relaxed);
         self.lock_clients().insert(client.cid, Arc::clone(client));
+        {
+            let mut names = self.lock_names();
+            for name in [&client.name, &client.user] {
+                if !name.is_empty() {
+                    names.entry(name.clone()).or_default().insert(client.cid);
+                }
+            }
+        }
         if self.is_shut_down() {
             client.close(CloseReason::ServerShutdown);
         }
@@ -524,6 +547,17 @@ impl Shared {
         self.counters.past_in_msgs.fetch_add(client.in_msgs.load(Ordering::Relaxed), Ordering::Relaxed);
         self.counters.past_in_bytes.fetch_add(client.in_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.lock_clients().remove(&client.cid);
+        {
+            let mut names = self.lock_names();
+            for name in [&client.name, &client.user] {
+                if let Some(ids) = names.get_mut(name) {
+                    ids.remove(&client.cid);
+                    if ids.is_empty() {
+                        names.remove(name);
+                    }
+                }
+            }
+        }
         let mut closed = self.lock_closed();
         while closed.len() >= self.config.closed_ring.max(1) {
             closed.pop_front();

@@ -274,10 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none() {
+    fn t_153_names_that_are_none() {
         let mut backlog = Backlog::default();
         for name in ["*", "a b", "../x", "", "broker", "a.>", &"x".repeat(300)] {
             assert_eq!(backlog.add(name, Sign::Broadcast, Instant::now()), Added::Invalid, "{name}");
         }
+        choria_rows::row(153, "names *, a b, ../x, empty, broker, a.>, 300 characters", "not queued");
     }
 }

@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_greedy_helper_is_capped_and_each_cut_is_noted() {
+    fn t_154_a_greedy_helper_is_capped_and_each_cut_is_noted() {
         let wish = serde_json::json!({"exp": NOW + 50 * 365 * 86_400_i64, "pub_subjects": [">", "site.events"],
             "permissions": {"streams": true, "org_admin": true, "submission": false}});
         let limits = limits("{pub_subjects: [site.>], permissions: [streams, submission]}");
@@ -354,6 +354,11 @@ mod tests {
         assert_eq!(grant.claims.pub_subjects, ["site.events"]);
         assert!(grant.claims.permissions.streams && !grant.claims.permissions.submission);
         assert_eq!(grant.notes.len(), 3, "{:?}", grant.notes);
+        choria_rows::row(
+            154,
+            "exp +50 years, pub_subjects >, org_admin",
+            "capped, three notes; refused in the refusing mode",
+        );
     }
 
     #[test]

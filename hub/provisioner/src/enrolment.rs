@@ -11,6 +11,7 @@ use std::time::Duration;
 use choria_host::Secret;
 use choria_token::{PublicKey, Verifier, is_published_test_key};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::config::{Features, KnownNames};
@@ -39,8 +40,8 @@ pub struct Surroundings {
     /// A member of this name is connected; `None` when that cannot be known.
     pub online: Option<bool>,
     pub address: Option<String>,
-    /// The token the candidate connected with; `None` when that cannot be known.
-    pub admitted_token: Option<String>,
+    /// SHA-256, in hex, of the token the candidate connected with; `None` when that cannot be known.
+    pub admitted_token_sha256: Option<String>,
 }
 
 /// The next thing to do.
@@ -275,7 +276,8 @@ impl<'r> Enrolment<'r> {
         if expected.is_empty() || !bool::from(claims.token.as_bytes().ct_eq(expected.as_bytes())) {
             return Err(failed("its `cht` is not the `token` of this provisioner".to_string()));
         }
-        if self.surroundings.admitted_token.as_deref().is_some_and(|admitted| admitted.trim() != text) {
+        if self.surroundings.admitted_token_sha256.as_deref().is_some_and(|admitted| admitted != sha256(text))
+        {
             return Err(failed("it is not the one the node connected with".to_string()));
         }
         self.org = Some(if claims.org.is_empty() { "choria".to_string() } else { claims.org.clone() });
@@ -483,4 +485,9 @@ impl<'r> Enrolment<'r> {
 
 fn policies(policies: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
     policies.iter().filter(|(name, body)| !name.is_empty() && !body.is_empty()).collect()
+}
+
+/// SHA-256 in hex.
+fn sha256(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
 }

@@ -5,8 +5,8 @@
 pub struct Candidate {
     /// Its address, without the port.
     pub address: String,
-    /// The provisioning token it was admitted with.
-    pub token: String,
+    /// SHA-256, in hex, of the provisioning token it was admitted with.
+    pub token_sha256: String,
 }
 
 /// The broker's view (`docs/spec/10` V1, V2, V4, V13).

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sealed() {
+    fn t_159_what_cannot_be_sealed() {
         let pem = "-----BEGIN X-----\nAAAA\n-----END X-----\n";
         let seal = |key: &str, node: &str| seal(key, node, counting(1), counting(1));
         assert_eq!(seal(pem, ""), Err(SealError::NoNodeKey));
@@ -155,5 +155,6 @@ mod tests {
             seal("-----BEGIN X-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END X-----\n", NODE_PUBLIC),
             Err(SealError::NotPem)
         );
+        choria_rows::row(159, "ecdh_public of zeros, no hex, none", "refused, weak key");
     }
 }

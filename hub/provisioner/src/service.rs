@@ -317,7 +317,7 @@ impl Service {
         Ok(Surroundings {
             online: Some(presence.member_online(identity)),
             address: Some(latest.address),
-            admitted_token: Some(latest.token),
+            admitted_token_sha256: Some(latest.token_sha256),
         })
     }
 

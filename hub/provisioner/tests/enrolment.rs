@@ -173,7 +173,7 @@ fn a_node_is_born() {
 }
 
 #[test]
-fn silence_is_repeated_and_then_given_up() {
+fn t_133_silence_is_repeated_and_then_given_up() {
     let mut node = Node::new();
     node.silent =
         BTreeMap::from([("jwt", 2), ("gen25519", 4), ("inventory", 4), ("configure", 4), ("restart", 2)]);
@@ -192,10 +192,15 @@ fn silence_is_repeated_and_then_given_up() {
     node.gone = true;
     assert!(matches!(plain(&mut node), Outcome::Unreachable(_)));
     assert_eq!(node.asked.len(), 1, "a name nobody listens on is asked once");
+    choria_rows::row(
+        133,
+        "nobody answers: jwt, inventory",
+        "asked 3 and 5 times, then given up with the reason",
+    );
 }
 
 #[test]
-fn the_provisioning_token_must_be_ours() {
+fn t_136_the_provisioning_token_must_be_ours() {
     let other = Issuer::Org(Seed::from_bytes(&[8; 32]));
     let claims =
         |token: &str| ProvisioningClaims { token: token.into(), urls: URLS.into(), ..Default::default() };
@@ -213,22 +218,32 @@ fn the_provisioning_token_must_be_ours() {
         assert!(!reason.contains(CHT));
         assert_eq!(node.asked, ["jwt"]);
     }
+    choria_rows::row(
+        136,
+        "token of another organization, another cht, expired, nonsense",
+        "failed with the reason, cht not in it",
+    );
 }
 
 #[test]
-fn the_provisioning_token_must_be_the_one_it_connected_with() {
+fn t_135_the_provisioning_token_must_be_the_one_it_connected_with() {
     let mut node = Node::new();
     let surroundings = Surroundings {
         online: Some(false),
         address: Some("192.0.2.1".into()),
-        admitted_token: Some("x".into()),
+        admitted_token_sha256: Some("00".repeat(32)),
     };
     let outcome = tell(&rules(), surroundings, &mut node, (None, false), |_| good_reply());
     assert!(failure(outcome).contains("connected with"));
+    choria_rows::row(
+        135,
+        "the agent returns another valid token than the connection's",
+        "failed, it is not the one the node connected with",
+    );
 }
 
 #[test]
-fn a_key_must_be_proven_over_our_nonce() {
+fn t_137_a_key_must_be_proven_over_our_nonce() {
     for sign in [
         |_: &Seed, _: &str| Vec::new(),
         |seed: &Seed, _: &str| seed.sign(b"another nonce").to_vec(),
@@ -239,6 +254,11 @@ fn a_key_must_be_proven_over_our_nonce() {
         assert!(failure(plain(&mut node)).contains("did not prove its key"));
         assert_eq!(node.asked, ["jwt", "gen25519"], "nothing is issued");
     }
+    choria_rows::row(
+        137,
+        "no signature, over another nonce, by another key",
+        "did not prove its key; nothing is issued",
+    );
 }
 
 #[test]
@@ -263,7 +283,7 @@ fn each_try_has_a_nonce_of_its_own() {
 }
 
 #[test]
-fn one_key_has_one_name_and_one_name_one_node() {
+fn t_138_t_132_t_131_one_key_has_one_name_and_one_name_one_node() {
     let mut node = Node::new();
     let outcome = tell(&rules(), Surroundings::default(), &mut node, (Some("n2"), false), |_| good_reply());
     assert!(failure(outcome).contains("under the name n2"));
@@ -283,6 +303,21 @@ fn one_key_has_one_name_and_one_name_one_node() {
     let strict = Rules { known_names: KnownNames::Refuse, ..rules() };
     let outcome = tell(&strict, Surroundings::default(), &mut Node::new(), (None, true), |_| good_reply());
     assert!(matches!(outcome, Outcome::Deferred(_)));
+    choria_rows::row(
+        138,
+        "a key under two names; a known name with a new key; a name that is online",
+        "refused; helper sees known and defers; deferred, identity in use",
+    );
+    choria_rows::row(
+        132,
+        "a key under two names; a known name with a new key; a name that is online",
+        "refused; helper sees known and defers; deferred, identity in use",
+    );
+    choria_rows::row(
+        131,
+        "a key under two names; a known name with a new key; a name that is online",
+        "refused; helper sees known and defers; deferred, identity in use",
+    );
 }
 
 #[test]

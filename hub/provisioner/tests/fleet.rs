@@ -316,7 +316,7 @@ async fn pausing_stops_and_resuming_finds_by_broadcast() {
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn invented_names_do_not_hold_up_good_nodes() {
+async fn t_152_invented_names_do_not_hold_up_good_nodes() {
     let site = Site::start().await;
     for number in 0..5000 {
         site.announce(&format!("ghost{number}.example.net"));
@@ -335,10 +335,15 @@ async fn invented_names_do_not_hold_up_good_nodes() {
         site.fleet.restarted()
     );
     site.end().await;
+    choria_rows::row(
+        152,
+        "5000 invented names and four that are none before 20 good nodes",
+        "all 20 enrolled within 30 s",
+    );
 }
 
 #[tokio::test(flavor = "current_thread")]
-async fn an_answer_of_another_node_does_not_count() {
+async fn t_133_an_answer_of_another_node_does_not_count() {
     let site = Site::start().await;
     site.node("victim.example.net", "attacker.example.net");
     site.announce("victim.example.net");
@@ -348,6 +353,11 @@ async fn an_answer_of_another_node_does_not_count() {
     let started = Instant::now();
     site.end().await;
     assert!(started.elapsed() < Duration::from_secs(12));
+    choria_rows::row(
+        133,
+        "the attacker answers what the victim was asked, in its own name",
+        "counted as unexpected, never configured",
+    );
 }
 
 #[tokio::test(flavor = "current_thread")]

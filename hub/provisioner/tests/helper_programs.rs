@@ -105,16 +105,17 @@ fn a_helper_need_not_read_its_request() {
 }
 
 #[test]
-fn failures_say_what_the_helper_said() {
+fn t_155_failures_say_what_the_helper_said() {
     let error = run("#!/bin/sh\necho 'database is down' >&2\nexit 3\n").unwrap_err().to_string();
     assert!(error.contains("exit status: 3") && error.contains("database is down"), "{error}");
     assert!(run("#!/bin/sh\necho '{}{}'\n").is_err());
     assert!(run("#!/bin/sh\n").unwrap_err().to_string().contains("printed nothing"));
     assert!(run("#!/no/such/interpreter\n").unwrap_err().to_string().contains("cannot be started"));
+    choria_rows::row(155, "exit 3, two objects, nothing, no interpreter", "deferred, with what it printed");
 }
 
 #[test]
-fn too_long_kills_everything_it_started() {
+fn t_155_too_long_kills_everything_it_started() {
     let directory = tempfile::tempdir().unwrap();
     let alive = directory.path().join("alive");
     let text =
@@ -129,14 +130,16 @@ fn too_long_kills_everything_it_started() {
         std::thread::park_timeout(Duration::from_millis(50));
     }
     assert_eq!(std::fs::read(&alive).unwrap(), last, "the grandchild is still running");
+    choria_rows::row(155, "a helper that forks and sleeps", "killed at the limit with its grandchild");
 }
 
 #[test]
-fn too_much_is_cut_off_before_the_limit() {
+fn t_155_too_much_is_cut_off_before_the_limit() {
     let started = Instant::now();
     let error = run("#!/bin/sh\nyes\n").unwrap_err();
     assert!(matches!(error, ProgramError::TooMuch { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(9));
+    choria_rows::row(155, "a helper that prints without end", "cut off");
 }
 
 #[test]
@@ -146,11 +149,16 @@ fn complaints_without_end_do_not_block() {
 }
 
 #[test]
-fn the_environment_is_cleared() {
+fn t_156_the_environment_is_cleared() {
     // cargo sets this one for every test
     assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
     let text = "#!/bin/sh\nprintf '{\"defer\":true,\"msg\":\"%s\"}' \"$(env | grep -c -v -e ^PATH= -e ^LANG= -e ^PWD= -e ^_= -e ^SHLVL= -e ^OLDPWD=)\"\n";
     assert_eq!(run(text).unwrap().msg, "0");
     let seen = run_limited(text, Duration::from_secs(10), &["CARGO_MANIFEST_DIR"]).unwrap();
     assert_eq!(seen.msg, "1");
+    choria_rows::row(
+        156,
+        "a helper prints its environment",
+        "only PATH, LANG and what the shell sets; one allowed name when listed",
+    );
 }

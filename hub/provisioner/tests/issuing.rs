@@ -53,7 +53,7 @@ fn grant(public_key: &PublicKey) -> Grant {
 }
 
 #[test]
-fn a_chain_issuer_signs_no_longer_than_it_lives() {
+fn t_161_a_chain_issuer_signs_no_longer_than_it_lives() {
     let keys = keys(20);
     let signer = keys.signer(keys.organization);
     let loaded = signer.current(NOW).unwrap();
@@ -66,6 +66,11 @@ fn a_chain_issuer_signs_no_longer_than_it_lives() {
     assert_eq!(verified.claims().standard.public_key, Some(node.to_hex()));
 
     assert!(matches!(signer.current(NOW + 20 * DAY), Err(IssuingError::Expired { .. })));
+    choria_rows::row(
+        161,
+        "a chain issuer's token that expires in 20 days, and has expired",
+        "warned, tokens end with it; refuses to issue",
+    );
 }
 
 #[test]

@@ -356,11 +356,12 @@ mod tests {
     }
 
     #[test]
-    fn a_published_key_gets_no_token() {
+    fn t_026_a_published_key_gets_no_token() {
         let vectors = vectors();
         let org = Issuer::Org(Seed::generate().unwrap());
         let claims = ClientClaims::new("up=x", &seed(&vectors, "alice").public());
         let refused = org.issue_client(claims, Duration::ZERO, 1_800_000_000).unwrap_err();
         assert!(matches!(refused, IssueError::PublishedTestKey(_)));
+        choria_rows::row(26, "a client token for a published vector key", "PublishedTestKey");
     }
 }

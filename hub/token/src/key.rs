@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn points_of_small_order_are_no_keys() {
+    fn t_017_points_of_small_order_are_no_keys() {
         // The identity, the point of order two, one of order eight, and a non-canonical identity.
         for text in [
             "0100000000000000000000000000000000000000000000000000000000000000",
@@ -307,6 +307,7 @@ mod tests {
         ] {
             assert!(PublicKey::from_hex(text).is_err(), "{text}");
         }
+        choria_rows::row(17, "five points of small order, one not canonical, at the host", "no keys");
     }
 
     #[test]

@@ -59,6 +59,11 @@ fn t_021_dates() {
     ] {
         assert_eq!(client_with(&claim), expected, "{claim}");
     }
+    choria_rows::row(
+        21,
+        "exp now, now-1, 1e300, -1, text, fraction, nbf +1 s, with an injected clock",
+        "token_expired, token_malformed, token_early at the exact second",
+    );
 }
 
 #[test]
@@ -79,6 +84,11 @@ fn t_020_encodings_of_the_same_token() {
             assert_eq!(reason(&token.replace(from, &to.to_string())), "token_malformed");
         }
     }
+    choria_rows::row(
+        20,
+        "unused trailing bits, padding, + and /, space inside, line end behind",
+        "token_malformed; the line end is accepted",
+    );
 }
 
 #[test]
@@ -88,6 +98,7 @@ fn t_022_shapes_are_refused_at_once() {
         assert_eq!(verifier().verify_client(text, NOW).unwrap_err().reason(), "token_malformed");
     }
     assert!(start.elapsed() < Duration::from_millis(200));
+    choria_rows::row(22, "0, 1, 2, 3 and 6 dots, 1 MiB of dots, a.b.c", "token_malformed, all within 200 ms");
 }
 
 #[test]
@@ -108,6 +119,7 @@ fn t_013_every_kind_as_every_other() {
     for token in [&client, &server] {
         assert_eq!(v.verify_provisioning(token, NOW).unwrap_err().reason(), "kind_mismatch");
     }
+    choria_rows::row(13, "every kind of token to every other parser", "kind_mismatch, six times");
 }
 
 #[test]
@@ -138,6 +150,7 @@ fn t_024_and_depth_of_the_chain() {
     let other = Seed::from_bytes(&[9; 32]);
     assert!(Issuer::chain(Seed::from_bytes(&[5; 32]), &chain_token, Some(other.public())).is_err());
     assert!(Issuer::chain(other, &chain_token, Some(org().public())).is_err());
+    choria_rows::row(24, "a chained token at the issuer's expiry", "refused");
 }
 
 #[test]

@@ -35,6 +35,7 @@ struct Board {
     next_client: u64,
     subscriptions: Vec<Subscription>,
     connects: Vec<serde_json::Value>,
+    published: Vec<String>,
     turn: usize,
 }
 
@@ -72,13 +73,23 @@ impl Broker {
 
     /// A broker that upgrades to TLS after INFO.
     pub async fn with_tls(listener: TcpListener, tls: Arc<rustls::ServerConfig>) -> Self {
+        Self::with_injection(listener, tls, "").await
+    }
+
+    /// The same; somebody on the way puts these bytes behind INFO.
+    pub async fn with_injection(
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        injected: &'static str,
+    ) -> Self {
         let broker = Self { address: listener.local_addr().unwrap(), board: Arc::default() };
         let accepting = broker.clone();
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let (board, tls) = (Arc::clone(&accepting.board), Arc::clone(&tls));
                 tokio::spawn(async move {
-                    socket.write_all(&info(NONCE)).await.unwrap_or(());
+                    let greeting = [info(NONCE), injected.as_bytes().to_vec()].concat();
+                    socket.write_all(&greeting).await.unwrap_or(());
                     if let Ok(stream) = tokio_rustls::TlsAcceptor::from(tls).accept(socket).await {
                         serve(stream, board, None).await;
                     }
@@ -91,6 +102,11 @@ impl Broker {
     /// The CONNECT lines seen so far.
     pub fn connects(&self) -> Vec<serde_json::Value> {
         self.board.lock().unwrap().connects.clone()
+    }
+
+    /// The subjects that clients published to.
+    pub fn published(&self) -> Vec<String> {
+        self.board.lock().unwrap().published.clone()
     }
 
     /// Waits until the broker has this subscription: a client's flush only empties its buffer.
@@ -169,6 +185,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 let size: usize = words.last().unwrap().parse().unwrap();
                 let mut payload = vec![0; size + 2];
                 reader.read_exact(&mut payload).await.unwrap();
+                board.lock().unwrap().published.push(words[1].to_owned());
                 route(&board, words[1], &payload);
             }
             _ => {}
@@ -272,7 +289,13 @@ pub enum Manner {
     Altered,
     /// Answers everything twice.
     Twice,
+    /// Answers discovery in names that are none, or somebody's escape sequences, unsigned.
+    Inventive,
 }
+
+/// Names that are no identities.
+pub const HOSTILE_NAMES: [&str; 9] =
+    ["a\r\nSUB > 1", "*", ">", "n1.*", "a b", "\u{1b}]52;c;x\u{7}", "", "../../etc", "$JS.API.INFO"];
 
 pub async fn node(broker: &Broker, org: &Org, identity: &str, manner: Manner) {
     let client = broker.plain_client().await;
@@ -302,6 +325,13 @@ pub async fn node(broker: &Broker, org: &Org, identity: &str, manner: Manner) {
                 };
                 reply.to_bytes().unwrap()
             };
+            if manner == Manner::Inventive {
+                for name in HOSTILE_NAMES {
+                    let payload = unsigned_answer(&request, name);
+                    client.publish(transport.headers.reply.clone(), payload.into()).await.unwrap();
+                }
+                continue;
+            }
             let sender =
                 if let Manner::Impostor(other) = manner { other.to_owned() } else { identity.clone() };
             let mut reply = Reply {
@@ -326,4 +356,27 @@ pub async fn node(broker: &Broker, org: &Org, identity: &str, manner: Manner) {
             }
         }
     });
+}
+
+/// Written by hand where a library might refuse the name.
+fn unsigned_answer(request: &choria_protocol::Request, sender: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let reply = serde_json::json!({
+        "protocol": "io.choria.protocol.v2.reply", "message": encode(b"pong"), "sender": sender, "agent": "discovery",
+        "request": request.id, "time": clock::unix_nanos(),
+    })
+    .to_string();
+    let hash = {
+        use sha2::Digest as _;
+        encode(&sha2::Sha256::digest(reply.as_bytes()))
+    };
+    let secure = serde_json::json!({
+        "protocol": "io.choria.protocol.v2.secure_reply", "reply": encode(reply.as_bytes()), "hash": hash,
+    });
+    let transport = serde_json::json!({
+        "protocol": "io.choria.protocol.v2.transport", "data": encode(secure.to_string().as_bytes()),
+        "headers": {"mc_sender": sender},
+    });
+    transport.to_string().into_bytes()
 }

@@ -1,0 +1,53 @@
+//! Rows of docs/spec/10 §14.4 about candidates who take a name that is not theirs, in a hub that runs everything in one
+//! process and therefore knows who is connected.
+#![allow(clippy::large_futures)] // a test has few of them
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use choria_tests::{FalseNode, NODE, Row, Stage, wait_until};
+
+async fn candidate(stage: &Stage, identity: &str, [high, low]: [u8; 2]) -> Result<FalseNode> {
+    let from = Ipv4Addr::new(127, 7, high, low);
+    FalseNode::connect(stage.broker, &stage.ca, &stage.provisioning_token()?, identity, from).await
+}
+
+fn says(stage: &Stage, identity: &str, text: &str) -> Result<()> {
+    wait_until(text, Duration::from_secs(30), || {
+        stage.log("broker").lines().any(|line| line.contains(identity) && line.contains(text))
+    })
+}
+
+#[tokio::test]
+async fn t_127_t_131_names_that_somebody_else_has() -> Result<()> {
+    let mut row = Row::on(Arc::new(Stage::hub()?), 131).await?;
+    let stage = Arc::clone(&row.stage);
+    // the name of a member that is connected
+    let mut claimant = candidate(&stage, NODE, [131, 1]).await?;
+    claimant.announce().await?;
+    says(&stage, NODE, "identity in use")?;
+    ensure!(claimant.asked(Duration::from_secs(2)).await?.is_none(), "the claimant was asked for something");
+    row.control.is_served().await?;
+    row.saw("deferred, identity in use; the claimant is asked nothing; the member's session goes on");
+
+    // one name, two candidates
+    let mut row = row.then(127).await?;
+    let name = "n7.example.net";
+    let mut one = candidate(&stage, name, [127, 1]).await?;
+    let mut two = candidate(&stage, name, [127, 2]).await?;
+    one.announce().await?;
+    two.announce().await?;
+    says(&stage, name, "identity claimed twice")?;
+    for candidate in [&mut one, &mut two] {
+        ensure!(candidate.asked(Duration::from_secs(2)).await?.is_none(), "a candidate was asked for a key");
+    }
+    row.saw("deferred, identity claimed twice, from different addresses; neither is asked for a key");
+
+    // alone, a candidate is welcome
+    let mut honest = candidate(&stage, "n8.example.net", [127, 3]).await?;
+    let asked = honest.enrol(Duration::from_secs(20)).await?;
+    ensure!(asked.last().is_some_and(|asked| asked.call.action == "restart"), "{asked:?}");
+    row.end().await
+}
