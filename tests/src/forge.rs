@@ -19,6 +19,13 @@ impl Key {
         Ok(Key(SigningKey::from_bytes(&random()?)))
     }
 
+    /// The key of a seed file.
+    pub fn of_seed(text: &str) -> Result<Key> {
+        let mut seed = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut seed).map_err(|error| anyhow::anyhow!("no seed: {error}"))?;
+        Ok(Key(SigningKey::from_bytes(&seed)))
+    }
+
     pub fn public(&self) -> String {
         hex::encode(self.0.verifying_key().as_bytes())
     }

@@ -12,6 +12,7 @@ pub mod guide;
 mod keeper;
 mod levels;
 mod liar;
+pub mod misbehaving;
 mod network;
 mod operator;
 mod process;
