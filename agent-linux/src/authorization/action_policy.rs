@@ -7,7 +7,7 @@
 //! Callers, actions, facts and classes; the first rule whose four columns all hold decides. Files are read for
 //! each request, so that a change counts at once. What cannot be read denies.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use agent_core::filter::{Matcher, fact_matches, parse_fact_expression};
@@ -80,16 +80,27 @@ impl PolicyFiles {
             return deny("the name of the agent is no file name".to_owned());
         }
         let own = self.directory.join(format!("{}.policy", question.agent));
-        let file = match &self.default {
-            _ if own.exists() => own,
-            Some(name) if plain(name) => self.directory.join(format!("{name}.policy")),
-            _ => return deny(format!("there is no policy file {}", own.display())),
+        // one that is there and cannot be read is not one that is missing
+        let (file, policy) = match (read(&own), &self.default) {
+            (Err(error), Some(name)) if error.kind() == ErrorKind::NotFound && plain(name) => {
+                let file = self.directory.join(format!("{name}.policy"));
+                let policy = read(&file);
+                (file, policy)
+            }
+            (Err(error), _) if error.kind() == ErrorKind::NotFound => {
+                return deny(format!("there is no policy file {}", own.display()));
+            }
+            (policy, _) => (own, policy),
         };
-        let policy = match read(&file) {
+        let policy = match policy {
             Ok(policy) => policy,
             Err(error) => return deny(format!("the policy {} cannot be read: {error}", file.display())),
         };
-        let groups = read(&self.directory.join("groups")).unwrap_or_default();
+        let groups = match read(&self.directory.join("groups")) {
+            Ok(groups) => groups,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return deny(format!("the groups of the policies cannot be read: {error}")),
+        };
         let mut allow_rest = self.allow_unconfigured;
         for (number, text) in policy.lines().enumerate() {
             let place = || format!("{}:{}", file.display(), number + 1);
@@ -132,7 +143,7 @@ fn holds(columns: [&str; 4], question: &Question<'_>, groups: &str) -> Result<Op
     if facts.is_empty() || classes.is_empty() {
         return Err("the columns for facts and classes must be filled, with * for any");
     }
-    if !caller(callers, question.caller, groups) || !words(actions).any(|a| a == "*" || a == question.action)
+    if !caller(callers, question.caller, groups)? || !words(actions).any(|a| a == "*" || a == question.action)
     {
         return Ok(Some(false));
     }
@@ -142,26 +153,35 @@ fn holds(columns: [&str; 4], question: &Question<'_>, groups: &str) -> Result<Op
     if facts != "*" && !all_facts(facts, &question.node.facts())? {
         return Ok(Some(false));
     }
-    Ok(Some(classes == "*" || all_classes(classes, &question.node.classes())))
+    Ok(Some(classes == "*" || all_classes(classes, &question.node.classes())?))
 }
 
 fn words(column: &str) -> impl Iterator<Item = &str> {
     column.split(' ').filter(|word| !word.is_empty())
 }
 
-fn caller(column: &str, caller: &str, groups: &str) -> bool {
-    words(column).any(|word| {
+fn caller(column: &str, caller: &str, groups: &str) -> Result<bool, Broken> {
+    for word in words(column) {
+        let names = || {
+            groups.lines().any(|line| {
+                let mut members = line.split(' ');
+                members.next() == Some(word) && members.any(|member| member == caller)
+            })
+        };
         if word == "*" || word == caller {
-            return true;
+            return Ok(true);
         }
-        if let Some(pattern) = pattern(word) {
-            return Regexes.matches(pattern, false, caller) == Some(true);
+        let holds = match pattern(word) {
+            Some(pattern) => {
+                Regexes.matches(pattern, false, caller).ok_or("a pattern of callers cannot be evaluated")?
+            }
+            None => names(),
+        };
+        if holds {
+            return Ok(true);
         }
-        groups.lines().any(|line| {
-            let mut members = line.split(' ');
-            members.next() == Some(word) && members.any(|member| member == caller)
-        })
-    })
+    }
+    Ok(false)
 }
 
 /// The inside of `/…/`.
@@ -192,11 +212,24 @@ fn all_facts(column: &str, facts: &[u8]) -> Result<bool, Broken> {
 }
 
 /// As class filters do: a pattern ignores case, a plain name is lower-cased and compared with the class as it is.
-fn all_classes(column: &str, classes: &[String]) -> bool {
-    words(column).all(|word| match pattern(word) {
-        Some(pattern) => classes.iter().any(|class| Regexes.matches(pattern, true, class) == Some(true)),
-        None => classes.contains(&word.to_lowercase()),
-    })
+fn all_classes(column: &str, classes: &[String]) -> Result<bool, Broken> {
+    for word in words(column) {
+        let holds = match pattern(word) {
+            Some(pattern) => {
+                let of = |text: &str| {
+                    Regexes.matches(pattern, true, text).ok_or("a pattern of classes cannot be evaluated")
+                };
+                // evaluated once even without classes: a broken rule is broken on every node
+                of("")?;
+                classes.iter().map(|class| of(class)).collect::<Result<Vec<bool>, Broken>>()?.contains(&true)
+            }
+            None => classes.contains(&word.to_lowercase()),
+        };
+        if !holds {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -279,6 +312,11 @@ mod tests {
         assert!(!p.allows(&format!("allow\t*\t*\tnonsense\t*\n{allow_all}"), "x", "up=ann"));
         assert!(!p.allows(&format!("deny\t*\t*\t*\tapache and nginx\n{allow_all}"), "x", "up=ann"));
         assert!(p.allows(&format!("allow\t*\t*\t*\t!nginx\n{allow_all}"), "x", "up=ann"));
+        // a rule that would have denied is not passed over because it is broken
+        for broken in ["deny\t/(up=ann/\t*\t*\t*", "deny\t*\t*\t*\t/(role/", "deny\tgroup\t*\tcpus>=x\t*"] {
+            let rules = format!("{}\n{allow_all}", broken.replace("group", "up=ann"));
+            assert!(!p.allows(&rules, "x", "up=ann"), "{broken}");
+        }
         p.write("default.policy", allow_all);
         assert!(matches!(p.ask("", "other", "x", "up=ann"), Verdict::Deny(_)));
         assert_eq!(p.ask("plugin.actionpolicy.enable_default = 1", "other", "x", "up=ann"), Verdict::Allow);
@@ -287,6 +325,21 @@ mod tests {
         assert_eq!(p.ask(unconfigured, "puppet", "x", "up=ann"), Verdict::Allow);
         assert!(matches!(p.ask(unconfigured, "missing", "x", "up=ann"), Verdict::Deny(_)));
         assert!(matches!(p.ask("", "../puppet", "x", "up=ann"), Verdict::Deny(_)));
+        // a folder where a file should be cannot be read, whoever runs the test
+        let folder = |name: &str| std::fs::create_dir(p.0.path().join("policies").join(name)).unwrap();
+        folder("unread.policy");
+        let default = "plugin.actionpolicy.enable_default = 1";
+        assert!(
+            matches!(p.ask(default, "unread", "x", "up=ann"), Verdict::Deny(_)),
+            "no default in its place"
+        );
+        p.write("puppet.policy", &format!("deny\tadmins\t*\t*\t*\n{allow_all}"));
+        assert_eq!(p.ask("", "puppet", "x", "up=ann"), Verdict::Allow);
+        folder("groups");
+        assert!(
+            matches!(p.ask("", "puppet", "x", "up=ann"), Verdict::Deny(_)),
+            "who is an admin is not known"
+        );
     }
 
     proptest::proptest! {
