@@ -12,7 +12,7 @@ pub use fact::{FactFailure, fact_matches};
 
 use crate::json::{Elements, Error, Fields, Object, Text, Value};
 
-/// Most fact filters, and most compound filters, in one request: each costs a walk through the facts.
+/// Most fact, class and compound filters in one request: each costs a walk through all facts or classes.
 pub const MAX_EVALUATED: usize = 64;
 
 /// Evaluates regular expressions in RE2 syntax, unanchored.
@@ -128,8 +128,9 @@ impl<'a> Filter<'a> {
         scratch: &mut [u8],
     ) -> bool {
         !self.unknown
-            && each(&self.fact).nth(MAX_EVALUATED).is_none()
-            && each(&self.compound).nth(MAX_EVALUATED).is_none()
+            && [&self.fact, &self.class, &self.compound]
+                .into_iter()
+                .all(|list| each(list).nth(MAX_EVALUATED).is_none())
             && (is_empty(&self.identity)
                 || each(&self.identity).any(|v| identity_matches(&v, node.identity, matcher, scratch)))
             && each(&self.agent).all(|v| agent_matches(&v, node.agents, matcher, scratch))

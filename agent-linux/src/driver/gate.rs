@@ -13,7 +13,7 @@ use choria_host::clock;
 
 use crate::config::Signers;
 use crate::node::Node;
-use crate::regexes::Regexes;
+use crate::regexes::OfOneFilter;
 
 /// Room for the claims of one token, without its policy.
 const CLAIMS: usize = 64 * 1024;
@@ -104,12 +104,7 @@ impl Gate for NodeGate<'_> {
                 }
                 let delegated_caller =
                     if rules.match_delegated_caller { DelegatedCaller::Match } else { DelegatedCaller::Any };
-                verified(
-                    buffer,
-                    self.node.is_provisioning(),
-                    &Policy { verifier, delegated_caller },
-                    &mut scratch,
-                )
+                verified(buffer, &Policy { verifier, delegated_caller }, &mut scratch)
             }
         };
         self.scratch = scratch;
@@ -127,7 +122,7 @@ impl Gate for NodeGate<'_> {
             facts: &facts,
         };
         let mut scratch = vec![0u8; FILTER];
-        filter.matches(&node, &Regexes, &NoExpressions, &mut scratch)
+        filter.matches(&node, &OfOneFilter::default(), &NoExpressions, &mut scratch)
     }
 
     fn is_unambiguous(&mut self, data: &[u8]) -> bool {
@@ -156,21 +151,11 @@ fn is_unambiguous(data: &[u8]) -> bool {
     }
 }
 
-fn verified(
-    buffer: &mut [u8],
-    provisioning: bool,
-    policy: &Policy<'_>,
-    scratch: &mut [u8],
-) -> Result<Accepted, &'static str> {
+fn verified(buffer: &mut [u8], policy: &Policy<'_>, scratch: &mut [u8]) -> Result<Accepted, &'static str> {
     let envelope = secure::open(buffer).map_err(|error| error.reason())?;
     let request = envelope
         .verify(buffer, policy, clock::unix_seconds(), scratch)
         .map_err(|refusal| refusal.reason())?;
-    // An unprovisioned node that knows its organization obeys only a provisioner of it (docs/spec/10 V6).
-    let configures = request.request().agent.text(buffer) == agent_core::provision::META.name;
-    if provisioning && configures && !request.caller().claims().permissions.has(Permissions::PROVISIONER) {
-        return Err("permission_missing");
-    }
     Ok(Accepted {
         transport: *request.transport(),
         request: *request.request(),
