@@ -14,6 +14,7 @@ use choria_host::rego::RequestFilter;
 use choria_host::settings::Problem;
 
 pub use action_policy::PolicyFiles;
+use token_policy::Ruling;
 
 /// The choices of `rpcauthprovider`.
 const CHOICES: &str = "aaasvc, aaasvc_policy, action_policy";
@@ -93,12 +94,18 @@ pub enum Verdict {
 }
 
 impl Provider {
-    /// Decides. The `discovery` agent is never asked about (docs/spec/03 §8).
-    pub fn decide(&self, question: &Question<'_>) -> Verdict {
+    /// Decides. The `discovery` agent is never asked about (docs/spec/03 §8). A policy that computes does so on a thread
+    /// of its own: it may take its full time, and meanwhile the node serves others.
+    pub async fn decide(&self, question: &Question<'_>) -> Verdict {
         match self {
             _ if question.agent == "discovery" => Verdict::Allow,
             Provider::Off => Verdict::Allow,
-            Provider::Token => token_policy::decide(question),
+            Provider::Token => match token_policy::read(question) {
+                Ruling::Settled(verdict) => verdict,
+                Ruling::Computed(policy) => tokio::task::spawn_blocking(move || policy.decide())
+                    .await
+                    .unwrap_or_else(|_| Verdict::Deny("the policy could not be evaluated".to_owned())),
+            },
             Provider::Files(files) => files.decide(question),
             Provider::Unsupported(name) => {
                 Verdict::Deny(format!("the authorization provider '{name}' is not available in this agent"))

@@ -24,6 +24,7 @@ pub mod seed;
 pub mod startup;
 pub mod status;
 pub mod swarm;
+pub mod thinning;
 
 pub use run::{ExitReason, RunOptions, run};
 

@@ -22,6 +22,7 @@ use crate::facts::{Classes, Facts};
 use crate::node_token;
 use crate::rules::Rules;
 use crate::status::{Counters, Status};
+use crate::thinning::Thinning;
 
 /// Largest `data` of one reply: what three layers of base64 still fit into a message of 1 MiB.
 const MAX_REPLY: usize = 400 * 1024;
@@ -76,6 +77,7 @@ pub struct Node {
     classes: RefCell<Classes>,
     live: RefCell<Live>,
     audit: Option<Audit>,
+    denials: RefCell<Thinning>,
     provision: RefCell<Option<ProvisionAgent>>,
     /// Only one call of `choria_provision` at a time; the others wait for their turn.
     provision_turn: tokio::sync::Mutex<()>,
@@ -98,6 +100,7 @@ impl Node {
                 refused: BTreeMap::new(),
             }),
             audit: config.audit.clone().map(Audit::new),
+            denials: RefCell::default(),
             provision: RefCell::new(provision),
             provision_turn: tokio::sync::Mutex::new(()),
             config,
@@ -158,16 +161,20 @@ impl Node {
 
     /// Authorizes, records and runs one verified request.
     pub async fn call(&self, call: &Call<'_>, filter: RequestFilter) -> Reply {
-        if let Err(reason) = self.authorize(call, filter) {
-            tracing::warn!(
-                reason = "denied",
-                why = %reason,
-                agent = call.agent,
-                action = call.action,
-                caller = call.caller,
-                request = call.request_id,
-                "request denied"
-            );
+        if let Err(reason) = self.authorize(call, filter).await {
+            let may_log = self.denials.borrow_mut().may_log("denied");
+            if let Some(left_out) = may_log {
+                tracing::warn!(
+                    reason = "denied",
+                    why = %reason,
+                    agent = call.agent,
+                    action = call.action,
+                    caller = call.caller,
+                    request = call.request_id,
+                    left_out,
+                    "request denied"
+                );
+            }
             if let Some(audit) = &self.audit {
                 audit.record(call, true);
             }
@@ -210,7 +217,7 @@ impl Node {
         Reply { announce_provisioned: announce, after, ..answer }
     }
 
-    fn authorize(&self, call: &Call<'_>, filter: RequestFilter) -> Result<(), String> {
+    async fn authorize(&self, call: &Call<'_>, filter: RequestFilter) -> Result<(), String> {
         let question = Question {
             agent: call.agent,
             action: call.action,
@@ -224,7 +231,8 @@ impl Node {
             filter,
             node: self,
         };
-        match self.rules().authorization.decide(&question) {
+        let rules = self.rules();
+        match rules.authorization.decide(&question).await {
             Verdict::Allow => Ok(()),
             Verdict::Deny(reason) => Err(reason),
         }

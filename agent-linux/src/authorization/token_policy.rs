@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use choria_host::rego::{Decision, Extensions, Policy};
+use choria_host::rego::{Decision, Extensions, Policy, RequestFilter};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -13,17 +13,34 @@ use crate::node_token;
 /// The rule a policy must define.
 const RULE: &str = "data.io.choria.aaasvc.allow";
 
-pub(super) fn decide(question: &Question<'_>) -> Verdict {
+/// What a token says about a question.
+#[derive(Debug)]
+pub(super) enum Ruling {
+    Settled(Verdict),
+    /// A policy must be asked, which takes time.
+    Computed(Box<Computation>),
+}
+
+/// A policy and its question, ready to be taken to another thread.
+#[derive(Debug)]
+pub(super) struct Computation {
+    policy: String,
+    input: Value,
+    filter: RequestFilter,
+}
+
+pub(super) fn read(question: &Question<'_>) -> Ruling {
+    let settled = |verdict| Ruling::Settled(verdict);
     let claims: Value = match node_token::claims(question.caller_token) {
         Ok(claims) => claims,
-        Err(reason) => return deny(format!("the caller's token cannot be read: {reason}")),
+        Err(reason) => return settled(deny(format!("the caller's token cannot be read: {reason}"))),
     };
     let agents = claims.get("agents").and_then(Value::as_array).filter(|list| !list.is_empty());
     let policy = claims.get("opa_policy").and_then(Value::as_str).filter(|text| !text.is_empty());
     match (agents, policy) {
-        (None, None) => deny("no policy received in token".to_owned()),
-        (Some(_), Some(_)) => deny("the token holds both an action list and a policy".to_owned()),
-        (Some(agents), None) => by_list(agents, question.agent, question.action),
+        (None, None) => settled(deny("no policy received in token".to_owned())),
+        (Some(_), Some(_)) => settled(deny("the token holds both an action list and a policy".to_owned())),
+        (Some(agents), None) => settled(by_list(agents, question.agent, question.action)),
         (None, Some(policy)) => by_rego(policy, &claims, question),
     }
 }
@@ -52,14 +69,10 @@ fn by_list(entries: &[Value], agent: &str, action: &str) -> Verdict {
     deny("the action list does not name this action".to_owned())
 }
 
-fn by_rego(text: &str, claims: &Value, question: &Question<'_>) -> Verdict {
+fn by_rego(text: &str, claims: &Value, question: &Question<'_>) -> Ruling {
     let data: Value = match serde_json::from_slice(question.data) {
         Ok(data @ Value::Object(_)) => data,
-        _ => return deny("the inputs are not a JSON object".to_owned()),
-    };
-    let policy = match Policy::cached(text) {
-        Ok(policy) => policy,
-        Err(error) => return deny(format!("the policy in the token cannot be used: {error}")),
+        _ => return Ruling::Settled(deny("the inputs are not a JSON object".to_owned())),
     };
     let time = Timestamp::from_nanosecond(i128::from(question.time_nanos)).unwrap_or(Timestamp::UNIX_EPOCH);
     let input = json!({
@@ -73,13 +86,25 @@ fn by_rego(text: &str, claims: &Value, question: &Question<'_>) -> Verdict {
         "site": "server",
         "claims": claims,
     });
-    let extensions = Extensions {
-        filter: Some(Arc::new(question.filter.clone())),
-        now_ns: choria_host::clock::unix_nanos(),
-    };
-    match policy.allow(RULE, &input, extensions) {
-        Decision::Allow => Verdict::Allow,
-        Decision::Deny(reason) => deny(reason),
+    Ruling::Computed(Box::new(Computation {
+        policy: text.to_owned(),
+        input,
+        filter: question.filter.clone(),
+    }))
+}
+
+impl Computation {
+    pub(super) fn decide(self) -> Verdict {
+        let policy = match Policy::cached(&self.policy) {
+            Ok(policy) => policy,
+            Err(error) => return deny(format!("the policy in the token cannot be used: {error}")),
+        };
+        let extensions =
+            Extensions { filter: Some(Arc::new(self.filter)), now_ns: choria_host::clock::unix_nanos() };
+        match policy.allow(RULE, &self.input, extensions) {
+            Decision::Allow => Verdict::Allow,
+            Decision::Deny(reason) => deny(reason),
+        }
     }
 }
 
@@ -88,7 +113,13 @@ mod tests {
     use super::super::tests::Known;
     use super::*;
     use crate::node_token::tests::token;
-    use choria_host::rego::RequestFilter;
+
+    fn decide(question: &Question<'_>) -> Verdict {
+        match read(question) {
+            Ruling::Settled(verdict) => verdict,
+            Ruling::Computed(policy) => policy.decide(),
+        }
+    }
 
     fn ask(claims: &Value, agent: &str, action: &str, data: &str) -> Verdict {
         let token = token(claims);
@@ -112,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn action_lists() {
+    fn t_248_action_lists() {
         let list = |entries: Value| json!({"callerid":"up=ann","agents":entries});
         assert!(allowed(&list(json!(["*"])), "rpcutil", "ping"));
         assert!(allowed(&list(json!(["rpcutil.*"])), "rpcutil", "ping"));
@@ -124,10 +155,11 @@ mod tests {
         assert!(!allowed(&list(json!(["rpcutil", "rpcutil.ping"])), "rpcutil", "ping"));
         assert!(allowed(&list(json!(["rpcutil.ping", "a.b.c"])), "rpcutil", "ping"));
         assert!(!allowed(&list(json!([7, "*"])), "rpcutil", "ping"));
+        choria_rows::row(248, "a malformed entry before and after a match", "denied, allowed");
     }
 
     #[test]
-    fn exactly_one_policy() {
+    fn t_247_exactly_one_policy() {
         let neither = json!({"callerid":"up=ann","agents":[],"opa_policy":""});
         assert_eq!(ask(&neither, "a", "b", "{}"), Verdict::Deny("no policy received in token".into()));
         let both = json!({"agents":["*"],"opa_policy":"package io.choria.aaasvc\ndefault allow := true"});
@@ -148,10 +180,11 @@ mod tests {
             }),
             Verdict::Deny(_)
         ));
+        choria_rows::row(247, "a list and a policy, neither, no token", "denied");
     }
 
     #[test]
-    fn rego_sees_the_request() {
+    fn t_248_rego_sees_the_request() {
         let policy = "package io.choria.aaasvc\n\ndefault allow := false\n\nallow if {\n  input.agent == \"myco\"\n  input.action == \"deploy\"\n  input.data.component == \"frontend\"\n  input.claims.user_properties.group == \"admins\"\n  input.site == \"server\"\n  input.time == \"2024-05-01T10:00:00Z\"\n  requires_filter()\n  requires_identity_filter(\"n1\")\n}\n";
         let claims = json!({"callerid":"up=ann","opa_policy":policy,"user_properties":{"group":"admins"}});
         assert_eq!(ask(&claims, "myco", "deploy", r#"{"component":"frontend"}"#), Verdict::Allow);
@@ -161,5 +194,6 @@ mod tests {
         assert!(matches!(ask(&broken, "myco", "deploy", "{}"), Verdict::Deny(_)));
         let elsewhere = json!({"opa_policy":"package other\nallow := true"});
         assert!(matches!(ask(&elsewhere, "myco", "deploy", "{}"), Verdict::Deny(_)));
+        choria_rows::row(248, "a policy that does not compile, one of another package", "denied");
     }
 }

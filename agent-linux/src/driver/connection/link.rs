@@ -12,6 +12,7 @@ use super::super::host::{AgentEntry, Held};
 use super::super::queue::Busy;
 use super::*;
 use crate::broker_target::Broker;
+use crate::thinning::Thinning;
 
 /// What a step leaves for the asynchronous part.
 enum Todo {
@@ -50,6 +51,7 @@ pub(super) struct Link<'c> {
     dials: u32,
     sent_bytes: u64,
     received_bytes: u64,
+    thinning: Thinning,
 }
 
 impl<'c> Link<'c> {
@@ -79,6 +81,7 @@ impl<'c> Link<'c> {
             dials: 0,
             sent_bytes: 0,
             received_bytes: 0,
+            thinning: Thinning::default(),
         }
     }
 
@@ -254,7 +257,21 @@ impl<'c> Link<'c> {
 
     fn step(&mut self, order: &Order<'_>, rest: &mut &[u8], queue: &mut Queue<Job>) -> Todo {
         let now = self.now();
-        let Link { config, shared, core, host, gate, agents, broker_url, held, key, rx, outbox, .. } = self;
+        let Link {
+            config,
+            shared,
+            core,
+            host,
+            gate,
+            agents,
+            broker_url,
+            held,
+            key,
+            rx,
+            outbox,
+            thinning,
+            ..
+        } = self;
         let rows: Vec<AgentRow<'_>> = agents
             .iter()
             .map(|(agent, active)| AgentRow { name: &agent.name, service: agent.service, active: *active })
@@ -302,12 +319,10 @@ impl<'c> Link<'c> {
                         .min(Duration::from_secs(call.ttl_seconds.into()));
                     let job = Job { called: Called::of(&call, filter), to: Parcel::of(&to), timeout };
                     if let Err(Busy(_)) = queue.push(call.caller, job) {
-                        tracing::warn!(
-                            reason = "busy",
-                            caller = call.caller,
-                            request = call.request_id,
-                            "request refused"
-                        );
+                        if let Some(left_out) = thinning.may_log("busy") {
+                            let (caller, request) = (call.caller, call.request_id);
+                            tracing::warn!(reason = "busy", caller, request, left_out, "request refused");
+                        }
                         host.notice(Notice::Refused { reason: "busy" });
                         let body =
                             Body::Rpc { code: StatusCode::Aborted, text: "server is busy", data: b"{}" };
@@ -329,7 +344,7 @@ impl<'c> Link<'c> {
                     Todo::Go
                 }
                 Output::Event(event) => {
-                    report(&config.identity, broker_url, *host, event);
+                    report(&config.identity, broker_url, *host, thinning, event);
                     Todo::Go
                 }
             }
@@ -423,7 +438,7 @@ fn signer<'a>(key: Option<&'a SigningKey>, held: Option<&'a Held>) -> Option<Sig
     Some(Signer { key: key?, token })
 }
 
-fn report(identity: &str, broker: &str, host: &dyn Host, event: Event<'_>) {
+fn report(identity: &str, broker: &str, host: &dyn Host, thinning: &mut Thinning, event: Event<'_>) {
     match event {
         Event::Ready => {
             tracing::info!(identity, broker, "connected");
@@ -431,16 +446,23 @@ fn report(identity: &str, broker: &str, host: &dyn Host, event: Event<'_>) {
         }
         Event::Refused { reason: "filtered", .. } => {}
         Event::Refused { reason, subject } => {
-            tracing::warn!(identity, subject, reason, "request dropped");
+            if let Some(left_out) = thinning.may_log(reason) {
+                tracing::warn!(identity, subject, reason, left_out, "request dropped");
+            }
             host.notice(Notice::Refused { reason });
         }
         Event::TooLarge { subject, size } => {
-            tracing::warn!(identity, subject, size, reason = "oversize", "message dropped");
-            host.notice(Notice::Refused { reason: "oversize" });
+            let reason = "oversize";
+            if let Some(left_out) = thinning.may_log(reason) {
+                tracing::warn!(identity, subject, size, reason, left_out, "message dropped");
+            }
+            host.notice(Notice::Refused { reason });
         }
         Event::BrokerError(text) => {
-            let text: String = text.chars().take(256).collect();
-            tracing::warn!(identity, broker, text, "the broker complains");
+            if let Some(left_out) = thinning.may_log("broker_error") {
+                let text: String = text.chars().take(256).collect();
+                tracing::warn!(identity, broker, text, left_out, "the broker complains");
+            }
         }
     }
 }
