@@ -58,26 +58,31 @@ mod tests {
     const NOW: i64 = 1_800_000_000 * SECOND;
 
     #[test]
-    fn both_bounds_are_strict() {
+    fn t_231_t_232_both_bounds_are_strict() {
         assert_eq!(check(NOW, NOW - 60 * SECOND + 1, 60, 600), Ok(()));
         assert_eq!(check(NOW, NOW - 60 * SECOND, 60, 600), Err(TtlReject::Expired));
         assert_eq!(check(NOW, NOW + 60 * SECOND - 1, 60, 600), Ok(()));
         assert_eq!(check(NOW, NOW + 60 * SECOND, 60, 600), Err(TtlReject::FromTheFuture));
+        choria_rows::row(231, "exactly ttl old, and a nanosecond less", "ttl_expired, accepted");
+        choria_rows::row(232, "exactly ttl early, and a nanosecond less", "ttl_expired, accepted");
     }
 
     #[test]
-    fn a_long_validity_works_while_fresh() {
+    fn t_230_t_232_a_long_validity_works_while_fresh() {
         assert_eq!(check(NOW, NOW - SECOND, 3600, 600), Ok(()));
         assert_eq!(check(NOW, NOW - 601 * SECOND, 3600, 600), Err(TtlReject::Capped));
         assert_eq!(check(NOW, NOW + (1 << 62), 3600, 600), Err(TtlReject::FromTheFuture));
+        choria_rows::row(230, "ttl 3600 at age 1 s and at cap + 1 s", "accepted, ttl_cap");
+        choria_rows::row(232, "2^62 ns early", "ttl_expired");
     }
 
     #[test]
-    fn impossible_values() {
+    fn t_230_impossible_values() {
         for ttl in [0, -5, i64::MAX, i64::MIN] {
             assert_eq!(check(NOW, NOW, ttl, 600), Err(TtlReject::OutOfRange));
         }
         assert_eq!(check(NOW, -1, 60, 600), Err(TtlReject::OutOfRange));
+        choria_rows::row(230, "ttl 0, -5, 2^63-1, -2^63", "refused");
     }
 
     proptest! {

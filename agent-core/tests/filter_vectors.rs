@@ -126,7 +126,7 @@ fn compound_filters_are_counted() {
 }
 
 #[test]
-fn what_cannot_be_evaluated_does_not_match() {
+fn t_250_t_252_t_253_t_254_what_cannot_be_evaluated_does_not_match() {
     let node =
         Node { identity: "n1", agents: &&["a"][..], classes: &&["c"][..], facts: br#"{"s":"x","n":1}"# };
     let passes = |filter: Value| {
@@ -136,6 +136,7 @@ fn what_cannot_be_evaluated_does_not_match() {
     assert!(passes(json!({})));
     assert!(passes(json!({"identity":["n1"],"agent":["a"],"cf_class":["c"]})));
     assert!(passes(json!({"fact":[{"fact":"s","operator":"==","value":"X"}]})));
+    let long = ["a"; 20_000].join(".");
     for filter in [
         json!({"identity":["/n1/"]}),
         json!({"agent":["/a/"]}),
@@ -149,6 +150,10 @@ fn what_cannot_be_evaluated_does_not_match() {
         json!({"identity":[1]}),
         json!({"fact":vec![json!({"fact":"s","operator":"==","value":"x"}); 65]}),
         json!({"fact":[{"fact":"s","operator":"==","value":"x".repeat(100)}]}),
+        json!({"cf_class":vec!["c"; 65]}),
+        json!({"compound":[[{"expr":"config_item('plugin.nats.pass').value startsWith 'a'"}]]}),
+        json!({"fact":[{"fact":long,"operator":"==","value":"x"}]}),
+        json!({"identity":["/(a{1,1000}){1,1000}/"]}),
     ] {
         assert!(!passes(filter.clone()), "{filter}");
     }
@@ -158,6 +163,9 @@ fn what_cannot_be_evaluated_does_not_match() {
     let restrictive = |text: &[u8]| Filter::parse(text).unwrap().is_restrictive();
     assert!(!restrictive(br#"{"agent":["a"],"fact":[]}"#));
     assert!(restrictive(br#"{"identity":["a"]}"#));
+    for row in [250, 252, 253, 254] {
+        choria_rows::row(row, "a node without patterns and expressions, 64 bytes of room", "no match");
+    }
 }
 
 proptest! {

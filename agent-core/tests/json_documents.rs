@@ -171,10 +171,12 @@ fn paths_lead_where_upstream_goes() {
 }
 
 #[test]
-fn long_paths_find_nothing_and_end() {
+fn t_252_long_paths_find_nothing_and_end() {
     assert!(lookup(FACTS.as_bytes(), &"#.".repeat(20_000)).is_none());
     assert!(lookup(FACTS.as_bytes(), &"a".repeat(1025)).is_none());
     assert!(lookup(FACTS.as_bytes(), &["a"; 65].join(".")).is_none());
+    assert!(lookup(FACTS.as_bytes(), &"a".repeat(40 * 1024)).is_none());
+    choria_rows::row(252, "20 000 parts, 65 parts, 1 025 bytes, 40 KiB", "nothing found");
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn what_was_verified_can_be_read() {
 }
 
 #[test]
-fn callers_who_sign_themselves() {
+fn t_216_t_218_t_223_t_224_t_225_callers_who_sign_themselves() {
     let (org, alice, mallory) = (key(1), key(3), key(4));
     let fleet = json!({"fleet_management":true});
     let own = client("up=alice", &fleet, &alice, &org);
@@ -124,10 +124,19 @@ fn callers_who_sign_themselves() {
         &org,
     );
     assert_eq!(own_mode(&wire("up=alice", &alice, &keyless, None)), Err("key_missing"));
+    for (row, seen) in [
+        (216, "sig_bad"),
+        (218, "delegation_missing with one flag and with both"),
+        (223, "kind_mismatch"),
+        (224, "permission_missing"),
+        (225, "caller_mismatch, also for the rewritten name"),
+    ] {
+        choria_rows::row(row, "in a device's buffers", seen);
+    }
 }
 
 #[test]
-fn a_request_changed_after_signing_is_refused() {
+fn t_214_t_217_a_request_changed_after_signing_is_refused() {
     let (org, alice) = (key(1), key(3));
     let own = client("up=alice", &json!({"fleet_management":true}), &alice, &org);
     let document = br#"{"protocol":"io.choria.protocol.v2.request","message":"e30=","id":"i","sender":"s","caller":"up=alice","collective":"c","agent":"a","ttl":60,"time":1}"#;
@@ -137,6 +146,7 @@ fn a_request_changed_after_signing_is_refused() {
         ("\"ttl\":60", "\"ttl\":61"),
         ("\"agent\":\"a\"", "\"agent\":\"b\""),
         ("\"id\":\"i\"", "\"id\":\"j\""),
+        ("\"time\":1", "\"time\":1,\"filter\":{}"),
     ] {
         let changed = std::str::from_utf8(document).unwrap().replace(from, to);
         let message = envelope(changed.as_bytes(), &signature, &own, None);
@@ -146,10 +156,12 @@ fn a_request_changed_after_signing_is_refused() {
         let message = envelope(document, signature, &own, None);
         assert_eq!(reason(&message, DelegatedCaller::Match), Err("sig_bad"));
     }
+    choria_rows::row(214, "empty, the insecure marker, one byte short", "sig_bad");
+    choria_rows::row(217, "ttl, agent, id and filter changed", "sig_bad");
 }
 
 #[test]
-fn callers_who_have_their_requests_signed() {
+fn t_219_t_220_t_221_t_222_callers_who_have_their_requests_signed() {
     let (org, other, alice, bob, signer) = (key(1), key(2), key(3), key(4), key(5));
     let signed_fleet = json!({"signed_fleet_management":true});
     let delegator = json!({"authentication_delegator":true});
@@ -191,10 +203,14 @@ fn callers_who_have_their_requests_signed() {
         strict(&wire("up=alice", &signer, &powerless, Some(&signer_token))),
         Err("permission_missing")
     );
+    choria_rows::row(219, "a client without the flag, a server token", "delegator_refused");
+    choria_rows::row(220, "a delegator of another organization that the node knows", "delegator_refused");
+    choria_rows::row(221, "bob's token with alice's request", "caller_mismatch; with `any` accepted");
+    choria_rows::row(222, "up=a_b_c for up=a@b.c", "accepted; up=a-b-c: caller_mismatch");
 }
 
 #[test]
-fn ambiguity_in_any_layer_is_named() {
+fn t_243_ambiguity_in_any_layer_is_named() {
     let (org, alice) = (key(1), key(3));
     let own = client("up=alice", &json!({"fleet_management":true}), &alice, &org);
     let document = br#"{"protocol":"io.choria.protocol.v2.request","message":"e30=","id":"i","sender":"s","caller":"up=alice","Caller":"up=root","collective":"c","agent":"a","ttl":60,"time":1}"#;
@@ -209,4 +225,5 @@ fn ambiguity_in_any_layer_is_named() {
     );
     assert_eq!(reason(b"\x00\xff", DelegatedCaller::Match), Err("transport_bad"));
     assert_eq!(reason(b"", DelegatedCaller::Match), Err("transport_bad"));
+    choria_rows::row(243, "a signed request with caller and Caller", "json_ambiguous");
 }

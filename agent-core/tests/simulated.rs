@@ -344,7 +344,7 @@ fn from_dial_to_reply() {
 }
 
 #[test]
-fn doubtful_messages_are_dropped_without_an_answer() {
+fn t_106_t_231_t_232_t_233_t_234_t_235_t_237_t_238_t_239_t_240_t_244_t_245_doubtful_messages_get_no_answer() {
     let inbox = own_inbox("r");
     let base = ask("r", &inbox);
     let foreign = format!("choria.reply.{}.r", Inbox::of("up=bob").md5.as_str());
@@ -363,6 +363,7 @@ fn doubtful_messages_are_dropped_without_an_answer() {
         (broadcast, Ask { reply: &foreign, ..base }, "refused reply_refused"),
         (broadcast, Ask { reply: "choria.node.n2", ..base }, "refused reply_refused"),
         (broadcast, Ask { reply: "", ..base }, "refused reply_refused"),
+        (broadcast, Ask { reply: "choria.reply.x\r\nPUB a 1\r\nb", ..base }, "refused reply_refused"),
         ("choria.node.n1.example.net", Ask { agent: "unknown", ..base }, "refused agent_unknown"),
         ("choria.node.n1.example.net", Ask { agent: "registry", ..base }, "refused subject_mismatch"),
         (
@@ -385,6 +386,23 @@ fn doubtful_messages_are_dropped_without_an_answer() {
         assert_eq!(node.take_seen(), [*expected], "{subject}");
         assert_eq!(node.take_sent().is_empty(), expected.starts_with("refused"), "{subject}");
     }
+    for row in [106, 231, 232, 233, 234, 235, 237, 238, 239, 240] {
+        choria_rows::row(
+            row,
+            "against the machine alone",
+            "dropped with its reason, not one byte sent, no call",
+        );
+    }
+    for row in [244, 245] {
+        choria_rows::row(row, "against the machine alone", "status 4, no call");
+    }
+}
+
+#[test]
+fn t_226_t_242_t_256_messages_that_repeat_break_or_do_not_fit() {
+    let inbox = own_inbox("r");
+    let base = ask("r", &inbox);
+    let broadcast = "choria.broadcast.agent.rpcutil";
     let mut slots = [ReplaySlot::FREE; 64];
     let mut node = Node::new(config(true), &mut slots, 16 * 1024);
     node.connect();
@@ -411,6 +429,13 @@ fn doubtful_messages_are_dropped_without_an_answer() {
     );
     let counters = node.core.counters();
     assert_eq!((counters.total, counters.validated, counters.unvalidated, counters.replayed), (5, 2, 3, 1));
+    choria_rows::row(226, "the same id with another body", "called once, replayed once");
+    choria_rows::row(242, "an empty object, no UTF-8", "transport_bad, counted, nothing sent");
+    choria_rows::row(
+        256,
+        "20 000 bytes for a buffer of 16 KiB",
+        "drained and reported, the next line is read",
+    );
 }
 
 #[test]

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_callers_inbox() {
+    fn t_233_t_234_t_236_only_the_callers_inbox() {
         let inbox = Inbox::of("up=alice");
         let own = std::format!("choria.reply.{}.req1", inbox.md5.as_str());
         let newer = std::format!("choria.reply.{}.req1", inbox.sha256.as_str());
@@ -84,5 +84,8 @@ mod tests {
         assert!(allowed(&other, ReplyCheck::Prefix, &["choria"], &[], false, &inbox));
         assert!(!allowed("choria.node.n2", ReplyCheck::Prefix, &["choria"], &[], false, &inbox));
         assert!(allowed("any.where", ReplyCheck::Off, &[], &[], false, &inbox));
+        choria_rows::row(233, "the inbox of another caller, of another collective", "refused");
+        choria_rows::row(234, "stream API, life cycle, node, wildcard, blank", "refused");
+        choria_rows::row(236, "a target that the operator listed", "allowed; any other is refused");
     }
 }

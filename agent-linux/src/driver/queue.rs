@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_caller_gets_half() {
+    fn t_255_one_caller_gets_half() {
         let mut queue = Queue::new(Bounds { running: 4, waiting: 8 });
         for n in 0..4 {
             queue.push("up=greedy", n).unwrap();
@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(queue.take(), Some(("up=greedy".into(), 3)));
         queue.done("up=greedy");
         assert!(queue.is_idle());
+        choria_rows::row(255, "one caller fills its share", "the next is refused, another caller overtakes");
     }
 
     #[test]

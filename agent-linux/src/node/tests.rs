@@ -187,7 +187,7 @@ fn denials_are_told_apart_only_in_the_log_and_recorded_when_asked() {
 }
 
 #[test]
-fn what_has_no_policy_is_denied() {
+fn t_246_what_has_no_policy_is_denied() {
     let dir = tempfile::tempdir().unwrap();
     let node = configured(dir.path(), "rpcauthprovider = rego_policy\n");
     assert_eq!(ask(&node, "rpcutil", "ping", json!({})).text, NOT_AUTHORIZED);
@@ -198,6 +198,11 @@ fn what_has_no_policy_is_denied() {
     std::fs::write(dir.path().join("policies/rpcutil.policy"), rule).unwrap();
     assert_eq!(ask(&node, "rpcutil", "ping", json!({})).code, 0);
     assert_eq!(ask(&node, "rpcutil", "inventory", json!({})).text, NOT_AUTHORIZED);
+    choria_rows::row(
+        246,
+        "action_policy without a file, a provider that does not exist",
+        format!("status 1 '{NOT_AUTHORIZED}'; with a file its rule decides"),
+    );
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn word(decision: &Decision) -> String {
 }
 
 #[test]
-fn the_whole_table() {
+fn t_264_the_whole_table() {
     use ConfigFile::{Broken, Missing, Read};
     use Credentials::{Good, NotUsed};
     let absent = || Provisioning::Absent;
@@ -92,6 +92,11 @@ fn the_whole_table() {
     for (observed, expected) in rows {
         assert_eq!(word(&decide(&observed)), expected, "{observed:?}");
     }
+    choria_rows::row(
+        264,
+        "a token of another identity, with and without a way to provision",
+        "provisioning, refusal",
+    );
 }
 
 struct Disk {
@@ -170,7 +175,7 @@ fn bad_credentials_are_removed_and_the_node_provisions() {
 }
 
 #[test]
-fn credentials_stay_when_nothing_can_replace_them() {
+fn t_264_credentials_stay_when_nothing_can_replace_them() {
     let disk = Disk::new();
     disk.provisioned(&NodeSeed::generate().public_key(), "n1", 2000);
     let error = disk.begin().unwrap_err().to_string();
@@ -179,6 +184,7 @@ fn credentials_stay_when_nothing_can_replace_them() {
     disk.provisioned(&disk.seed.public_key(), "n2", 2000);
     let error = disk.begin().unwrap_err().to_string();
     assert!(error.contains("identity n1 does not match caller n2 in JWT token"), "{error}");
+    choria_rows::row(264, "a configured node n1 with the token of n2, no way to provision", error);
 }
 
 #[test]
