@@ -171,7 +171,7 @@ fn a_node_is_born() {
 }
 
 #[test]
-fn refusals() {
+fn t_150_refusals() {
     let mut node = Node::new(settings());
     for action in ACTIONS {
         let (code, text, _) = node.call(action, &serde_json::json!({"token":"guess"}));
@@ -200,6 +200,11 @@ fn refusals() {
     let (_, text, _) = node.call("gen25519", &serde_json::json!({"token":token,"nonce":"0123456789abcdef"}));
     assert!(text.contains("random"), "{text}");
     assert_eq!(node.store.seed, None);
+    choria_rows::row(
+        150,
+        "gen25519 with nonces that are empty, short, a JWT, JSON; no randomness, in the core",
+        "status 1, nothing stored",
+    );
 }
 
 #[test]
@@ -216,12 +221,17 @@ fn the_lock_keeps_a_second_provisioner_away() {
 }
 
 #[test]
-fn a_wrong_token_does_not_take_the_lock() {
+fn t_151_a_wrong_token_does_not_take_the_lock() {
     let mut node = Node::new(settings());
     node.caller = "other";
     node.call("jwt", &serde_json::json!({"token":"wrong"}));
     node.caller = "provisioner_signer";
     assert_eq!(node.call("jwt", &serde_json::json!({"token":"s3cret"})).0, StatusCode::Ok);
+    choria_rows::row(
+        151,
+        "a caller with a bad token asks for the JWT first",
+        "the lock is free for the provisioner",
+    );
 }
 
 #[test]
@@ -250,7 +260,7 @@ fn a_failed_step_ends_the_action() {
 }
 
 #[test]
-fn private_keys_need_an_agreement() {
+fn t_159_private_keys_need_an_agreement() {
     let mut node = Node::new(settings());
     let mut private = [0u8; 32];
     private.iter_mut().zip(1u8..).for_each(|(to, from)| *to = from);
@@ -273,10 +283,15 @@ fn private_keys_need_an_agreement() {
     let mut device = Node::new(Settings { accept_private_key: false, ..settings() });
     assert_eq!(device.call("configure", &args).1, "private keys are not accepted by this device");
     assert!(device.store.trail.is_empty());
+    choria_rows::row(
+        159,
+        "configure with a key and ecdh_public of zeros, in the core",
+        "refused, low order point",
+    );
 }
 
 #[test]
-fn a_member_only_restarts_and_returns() {
+fn t_160_a_member_only_restarts_and_returns() {
     let mut node = Node::new(Settings { active: false, ..settings() });
     let args = serde_json::json!({"token":"s3cret","nonce":"0123456789abcdef","config":config()});
     for action in ["jwt", "gen25519", "gencsr", "configure", "release_update"] {
@@ -292,10 +307,15 @@ fn a_member_only_restarts_and_returns() {
     let (_, _, data) = candidate.call("shutdown", &args);
     assert_eq!(data["message"], "Shutting Choria Server down after 0s");
     assert_eq!(candidate.machine.take_after(), Some(After::Shutdown { delay_ms: 0 }));
+    choria_rows::row(
+        160,
+        "jwt, gen25519, configure with the right token on a member",
+        "status 1, nothing touched",
+    );
 }
 
 #[test]
-fn injected_settings_are_refused_before_anything_is_written() {
+fn t_145_t_146_t_147_injected_settings_are_refused_before_anything_is_written() {
     let mut node = Node::new(settings());
     for config in ["{}", "", "[1]", "{\"a\":1}", "{\"a\":\"b\\nrpcauthorization=0\"}", "{\"#\":\"x\"}"] {
         let (code, text, _) = node.call("configure", &serde_json::json!({"token":"s3cret","config":config}));
@@ -305,4 +325,19 @@ fn injected_settings_are_refused_before_anything_is_written() {
         serde_json::json!({"token":"s3cret","config":config(),"action_policies":{"../x.policy":"x"}});
     assert_eq!(node.call("configure", &policies).0, StatusCode::Aborted);
     assert!(node.store.trail.is_empty());
+    choria_rows::row(
+        145,
+        "values with line ends, no objects, names that reach out, in the core",
+        "status 1, nothing written",
+    );
+    choria_rows::row(
+        146,
+        "values with line ends, no objects, names that reach out, in the core",
+        "status 1, nothing written",
+    );
+    choria_rows::row(
+        147,
+        "values with line ends, no objects, names that reach out, in the core",
+        "status 1, nothing written",
+    );
 }

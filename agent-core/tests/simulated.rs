@@ -454,7 +454,7 @@ fn without_a_clock_only_pings() {
 }
 
 #[test]
-fn brokers_that_are_not_trusted() {
+fn t_267_t_268_t_272_t_142_t_273_brokers_that_are_not_trusted() {
     let refused = |pieces: &[&[u8]]| {
         let mut slots = [ReplaySlot::FREE; 8];
         let mut node = Node::new(config(true), &mut slots, 8192);
@@ -475,6 +475,18 @@ fn brokers_that_are_not_trusted() {
         refused(&[b"INFO {\"tls_required\":true,\"nonce\":\"{\\\"protocol\\\":\\\"x\\\"}\"}\r\n"]),
         "disconnect nonce_bad"
     );
+    for nonce in [
+        "eyJhbGciOiJFZERTQSJ9.eyJ4IjoxfQ",
+        "37dGao6a6GXEqNFFtVGRsaNa2iI.00112233445566778899aabbccddeeff",
+        "with spaces in it",
+        "cGFkZGVkbm9uY2U=",
+        "1798761600:alice:secret",
+        &"a".repeat(65),
+        "short",
+    ] {
+        let info = format!("INFO {{\"tls_required\":true,\"nonce\":\"{nonce}\"}}\r\n");
+        assert_eq!(refused(&[info.as_bytes()]), "disconnect nonce_bad", "{nonce}");
+    }
     assert_eq!(refused(&[b"MSG a 1 0\r\n\r\n"]), "disconnect info_bad");
     assert_eq!(refused(&[b"HTTP/1.1 200 OK\r\n"]), "disconnect protocol");
     assert_eq!(refused(&[b"INFO nonsense\r\n"]), "disconnect info_bad");
@@ -488,6 +500,31 @@ fn brokers_that_are_not_trusted() {
     node.drive(Input::Received(b"-ERR 'Authorization Violation'\r\n"));
     assert_eq!(node.take_seen().last().unwrap(), "disconnect authorization_violation");
     assert!(node.core.deadline().is_some(), "and tries again");
+    choria_rows::row(
+        267,
+        "the server's core: nonces that are JSON, a JWT, chain data, padded, a login text, 65 characters, short",
+        "disconnect nonce_bad, no byte sent",
+    );
+    choria_rows::row(
+        268,
+        "the server's core: nonces that are JSON, a JWT, chain data, padded, a login text, 65 characters, short",
+        "disconnect nonce_bad, no byte sent",
+    );
+    choria_rows::row(
+        272,
+        "the server's core: INFO without tls_required",
+        "disconnect tls_required, no byte sent",
+    );
+    choria_rows::row(
+        142,
+        "the server's core: INFO without tls_required",
+        "disconnect tls_required, no byte sent",
+    );
+    choria_rows::row(
+        273,
+        "the server's core: MSG or a byte between INFO and the handshake",
+        "disconnect plaintext_before_tls, no byte sent",
+    );
 }
 
 /// What a node shows must not depend on how the network cuts the broker's bytes.

@@ -409,7 +409,7 @@ async fn drain(peer: &mut Peer) -> Vec<String> {
 }
 
 #[test]
-fn a_broker_with_another_key_gets_no_token() {
+fn t_141_t_269_a_broker_with_another_key_gets_no_token() {
     run_test(async || {
         let (directory, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let mut broker = Broker::start(directory.path()).await;
@@ -429,6 +429,8 @@ fn a_broker_with_another_key_gets_no_token() {
         stop.send_replace(true);
         assert_eq!(node.await.unwrap(), ExitReason::Stopped);
     });
+    choria_rows::row(141, "a broker with another key than the pin, twice", "no byte behind the handshake");
+    choria_rows::row(269, "a broker with another key than the pin, twice", "no byte behind the handshake");
 }
 
 #[test]

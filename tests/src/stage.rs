@@ -126,9 +126,14 @@ impl Stage {
 
     /// Starts a real node that knows nothing but its provisioning token. Its folder and log are named after it.
     pub fn waiting_node(&self, identity: &str) -> Result<PathBuf> {
+        self.waiting_node_with(identity, &self.provisioning_token()?)
+    }
+
+    /// The same with a token of the test's.
+    pub fn waiting_node_with(&self, identity: &str, token: &str) -> Result<PathBuf> {
         let folder = self.path(identity);
         std::fs::create_dir(&folder)?;
-        write_private(&folder.join("provisioning.jwt"), self.provisioning_token()?.as_bytes())?;
+        write_private(&folder.join("provisioning.jwt"), token.as_bytes())?;
         self.keep(identity, &mut self.node_command(identity))?;
         self.said(identity, "connected")?;
         Ok(folder)
@@ -190,6 +195,8 @@ impl Stage {
         let token = forge::token(&forge::server(NODE, &key)?, &self.org);
         write_private(&self.path("server.seed"), key.seed().as_bytes())?;
         write_private(&self.path("server.jwt"), token.as_bytes())?;
+        // a member that could be sent back to provisioning
+        write_private(&self.path("provisioning.jwt"), self.provisioning_token()?.as_bytes())?;
         let config = self.path("server.conf");
         let more = format!(
             "rpcauthorization = 1\nrpcauthprovider = aaasvc\nloglevel = debug\nplugin.nats.pass = {CONFIGURED_SECRET}\n\

@@ -9,7 +9,7 @@ use choria_protocol::rpc::StatusCode;
 use choria_protocol::subjects;
 use choria_tests::forge::{self, ChainIssuer, Key};
 use choria_tests::request::Caller;
-use choria_tests::{NODE, Row, Shot};
+use choria_tests::{NODE, PROVISIONING_TOKEN, Row, Shot};
 use serde_json::{Value, json};
 
 const SECOND: i64 = 1_000_000_000;
@@ -356,5 +356,18 @@ async fn t_212_t_247_t_249_what_the_policy_and_the_node_keep_back() -> Result<()
     let everything = Shot::calling(&alice, "rpcutil", "inventory", &json!({}))?;
     let reply = row.node_answers(&everything).await?;
     ensure!(!serde_json::to_string(&reply.data)?.contains(choria_tests::CONFIGURED_SECRET), "{reply:?}");
+    row.end().await
+}
+
+#[tokio::test]
+async fn t_157_a_member_is_not_sent_back_by_anybody() -> Result<()> {
+    let mut row = Row::begin(157).await?;
+    let caller = row.stage.caller_with("up=bob", json!({"agents": ["rpcutil"]}))?;
+    let data = json!({"token": PROVISIONING_TOKEN});
+    for action in ["reprovision", "restart"] {
+        let reply = row.node_answers(&Shot::calling(&caller, "choria_provision", action, &data)?).await?;
+        ensure!(reply.statuscode == StatusCode::Aborted, "{reply:?}");
+        ensure!(reply.statusmsg.contains("not authorized"), "{reply:?}");
+    }
     row.end().await
 }

@@ -11,7 +11,9 @@ use choria_protocol::event::LifecycleEvent;
 use choria_protocol::rpc::{RpcReply, StatusCode};
 use choria_tests::forge::{self, Key};
 use choria_tests::request;
-use choria_tests::{Asked, FalseNode, Liar, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Row, Stage};
+use choria_tests::{
+    Asked, Doing, FalseNode, Liar, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Row, Stage, wait_until,
+};
 use serde_json::{Value, json};
 
 /// Longest wait for a step of an enrolment.
@@ -232,10 +234,93 @@ async fn t_150_nonces_that_are_more_than_that() -> Result<()> {
     row.end().await
 }
 
+/// A node whose token names its organization's issuer obeys only a provisioner of that organization.
+#[tokio::test]
+async fn t_139_t_140_a_node_that_knows_its_issuer() -> Result<()> {
+    let mut row = Row::on(Arc::new(Stage::start()?), 139).await?.also(140);
+    let stage = Arc::clone(&row.stage);
+    let claims = forge::provisioning(PROVISIONING_TOKEN, &format!("nats://{}", stage.broker))?;
+    let knowing = json!({"extensions": {"choria": {"issuer": stage.org.public()}}});
+    let identity = "t140.example.net";
+    stage.waiting_node_with(identity, &forge::token(&forge::with(claims, knowing), &stage.org))?;
+    let plain = "t140-plain.example.net";
+    stage.waiting_node(plain)?;
+    let mut provisioner = Provisioner::connect(&stage, identity).await?;
+    let data = json!({"token": PROVISIONING_TOKEN});
+    let ask = |caller: &str| request::request(caller, "provisioning", "choria_provision", "jwt", &data);
+    let good = provisioner.caller.clone();
+    let subject = format!("provisioning.node.{identity}");
+
+    let acme = Key::generate()?;
+    let foreign =
+        request::Caller::new(&good.id, &good.key, forge::token(&forge::client(&good.id, &good.key)?, &acme));
+    let unflagged = stage.caller(&good.id)?;
+    let mut tampered = request::signed(&ask(&good.id)?, &good)?;
+    tampered.request = ask(&good.id)?.to_bytes()?;
+    let attempts = [
+        (request::insecure(&ask(&good.id)?, &good.token)?, "sig_bad"),
+        (request::signed(&ask(&good.id)?, &foreign)?, "sig_bad"),
+        (tampered, "sig_bad"),
+        (request::signed(&ask(&good.id)?, &unflagged)?, "permission_missing"),
+    ];
+    for (secure, reason) in &attempts {
+        let request = secure.request()?;
+        let before = stage.log(identity).matches(&format!("reason={reason}")).count();
+        let limit = Duration::from_millis(700);
+        let reply = request::ask(&mut provisioner.connection, &subject, &request, secure, limit).await?;
+        ensure!(reply.is_none(), "answered: {reply:?}");
+        wait_until(reason, PATIENCE, || {
+            stage.log(identity).matches(&format!("reason={reason}")).count() == before + 1
+        })
+        .with_context(|| stage.log(identity))?;
+        row.saw(format!("silence, reason={reason}"));
+        row.control.is_served().await?;
+    }
+    // nobody took the lock, and the right one is heard; a node that knows nobody takes what upstream's takes
+    ensure!(provisioner.ask("jwt", &json!({})).await?.statuscode.is_ok());
+    let request = ask(&good.id)?;
+    let secure = request::insecure(&request, &good.token)?;
+    let subject = format!("provisioning.node.{plain}");
+    let reply = request::ask(&mut provisioner.connection, &subject, &request, &secure, PATIENCE).await?;
+    ensure!(reply.as_ref().is_some_and(|reply| reply.statuscode.is_ok()), "{reply:?}");
+    row.saw("the provisioner is answered; without the extension an unsigned request is answered");
+    row.end().await
+}
+
+/// In the provisioning account: no subject of another node, with whatever name one came.
+#[tokio::test]
+async fn t_125_t_164_candidates_keep_to_themselves() -> Result<()> {
+    let mut row = Row::begin(164).await?;
+    let token = row.stage.provisioning_token()?;
+    for subject in ["provisioning.node.n2.example.net", "provisioning.broadcast.agent.choria_provision"] {
+        row.may_not(&token, None, Doing::Publish(subject)).await?;
+    }
+    let mut row = row.then(125).await?;
+    for name in ["", "*", "a b", "a.>", "../x"] {
+        let (_, mut connection) = row.attacker().await?;
+        let hello = connection.hello(name, &token, None);
+        connection.connect(&hello).await?;
+        connection.is_admitted().await?;
+        for subject in ["provisioning.node.n2.example.net", "provisioning.node.*", "provisioning.node.>"] {
+            let answer = connection.subscribe(subject).await?;
+            ensure!(
+                answer.is_some_and(|error| error.contains("Permissions Violation")),
+                "{name:?} {subject}"
+            );
+        }
+        ensure!(
+            connection.subscribe("provisioning.broadcast.agent.choria_provision").await?.is_none(),
+            "{name:?}"
+        );
+        row.saw("no node subject, broadcasts are heard");
+    }
+    row.end().await
+}
+
 /// Values and names that would write more than one line, or elsewhere, are refused and change no file.
 #[tokio::test]
-async fn t_145_t_146_configurations_that_reach_further() -> Result<()> {
-    let mut row = Row::on(Arc::new(Stage::start()?), 145).await?.also(146);
+async fn t_145_t_146_t_147_configurations_that_reach_further() -> Result<()> {
+    let mut row = Row::on(Arc::new(Stage::start()?), 145).await?.also(146).also(147);
     let stage = Arc::clone(&row.stage);
     let identity = "t145.example.net";
     let folder = stage.waiting_node(identity)?;
@@ -254,6 +339,7 @@ async fn t_145_t_146_configurations_that_reach_further() -> Result<()> {
         config(json!({"loglevel": 7})),
         config(json!({"loglevel": {"a": "b"}})),
         config(json!(["loglevel"])),
+        config(json!({"loglevel": "x".repeat(700 * 1024)})),
         policies("../x.policy"),
         policies("a/b.policy"),
         policies("x.rego"),
@@ -263,8 +349,9 @@ async fn t_145_t_146_configurations_that_reach_further() -> Result<()> {
         rego("x.policy"),
     ] {
         let reply = provisioner.ask("configure", &data).await?;
-        ensure!(!reply.statuscode.is_ok(), "{data}: {reply:?}");
-        ensure!(files(&folder)? == before, "{data} changed {:?}", files(&folder)?);
+        let shown: String = data.to_string().chars().take(100).collect();
+        ensure!(!reply.statuscode.is_ok(), "{shown}: {reply:?}");
+        ensure!(files(&folder)? == before, "{shown} changed something");
         row.control.is_served().await.context("during")?;
         row.saw(format!("status {:?}, no file changed", reply.statuscode));
     }

@@ -79,7 +79,7 @@ async fn answers(connection: &Connection) -> Result<usize> {
 
 /// A node is killed at its Nth step of writing files, for every N. One node for each N, all at once.
 #[tokio::test]
-async fn a_node_killed_at_any_write_of_its_enrolment() -> Result<()> {
+async fn t_148_a_node_killed_at_any_write_of_its_enrolment() -> Result<()> {
     const STEPS: u32 = 30;
     let stage = Stage::start()?;
     let mut control = stage.control().await?;
@@ -139,6 +139,11 @@ async fn a_node_killed_at_any_write_of_its_enrolment() -> Result<()> {
             "step {number} is missing: {killed:?}"
         );
     }
+    let seen = format!(
+        "killed at {} steps, whole or blank each time; all {STEPS} nodes end as members",
+        killed.len()
+    );
+    choria_rows::row(148, "kill at every file operation of an enrolment", seen);
     Ok(())
 }
 

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn five_wrong_tokens_cost_half_a_minute() {
+    fn t_143_t_144_five_wrong_tokens_cost_half_a_minute() {
         let mut guard = TokenGuard::default();
         for n in 0..5 {
             assert!(!guard.check("s3cret", "guess", "h", "up=mallory", n));
@@ -117,5 +117,15 @@ mod tests {
         assert!(guard.check("s3cret", "s3cret", "h", "up=other", 10), "others are not delayed");
         assert!(guard.check("s3cret", "s3cret", "h", "up=mallory", 30_010));
         assert!(!guard.check("", "", "h", "up=x", 0), "an empty token opens nothing");
+        choria_rows::row(
+            143,
+            "five wrong tokens, then the right one; an empty one where none is configured",
+            "refused until 30 s have passed, others are not delayed; refused",
+        );
+        choria_rows::row(
+            144,
+            "five wrong tokens, then the right one; an empty one where none is configured",
+            "refused until 30 s have passed, others are not delayed; refused",
+        );
     }
 }

@@ -163,7 +163,7 @@ fn a_blank_node_provisions_and_a_configured_one_runs() {
 }
 
 #[test]
-fn bad_credentials_are_removed_and_the_node_provisions() {
+fn t_149_bad_credentials_are_removed_and_the_node_provisions() {
     let other = NodeSeed::generate().public_key();
     let disk = Disk::new();
     disk.provisioning_token(false);
@@ -172,6 +172,11 @@ fn bad_credentials_are_removed_and_the_node_provisions() {
         assert_eq!(disk.begin().unwrap().mode, crate::config::Mode::Provisioning);
         assert!(!disk.path("server.seed").exists() && !disk.path("server.jwt").exists());
     }
+    choria_rows::row(
+        149,
+        "a seed with the token of another key; an expired token",
+        "provisioning mode, the pair is removed",
+    );
 }
 
 #[test]
