@@ -82,7 +82,7 @@ fn broker(directory: &Directory, ports: Ports, credentials: &Credentials) -> Vec
         String::from("loglevel = info"),
         String::from("plugin.choria.broker_network = true"),
         String::from("plugin.choria.use_srv = false"),
-        String::from("plugin.choria.network.listen_address = 127.0.0.1"),
+        format!("plugin.choria.network.listen_address = {}", ports.bind),
         format!("plugin.choria.network.client_port = {}", ports.broker),
         String::from("plugin.choria.stats_address = 127.0.0.1"),
         format!("plugin.choria.stats_port = {}", ports.broker_statistics),
@@ -136,7 +136,7 @@ fn aaa(directory: &Directory, ports: Ports) -> serde_json::Value {
         "loglevel": "info",
         "site": "lab",
         "port": ports.login,
-        "listen_address": "127.0.0.1",
+        "listen_address": ports.bind,
         "tls_certificate": directory.tls("login.pem"),
         "tls_key": directory.tls("login.key"),
         "authenticator": "userlist",
@@ -230,7 +230,7 @@ mod tests {
         let directory = Directory::find(&Place { dir: Some(parent.path().join("lab")) }).unwrap();
         directory.prepare().unwrap();
         let now = choria_host::clock::unix_seconds();
-        let ports = Ports::choose().unwrap();
+        let ports = Ports::choose(std::net::Ipv4Addr::LOCALHOST).unwrap();
         let record = Record { lab: true, created: now, servers: 2, swarm: 0, ports, processes: Vec::new() };
         let certificate = certificates::create(&directory, now).unwrap();
         let credentials = credentials::create(&directory, ports, &certificate, now).unwrap();

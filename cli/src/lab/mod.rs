@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Everything in it is real: a broker, the login service and signer, a provisioner, and one process for each server,
-//! which starts with nothing but a provisioning token. All of it listens on the loopback address only.
+//! which starts with nothing but a provisioning token. All of it listens on the loopback address only, unless it is told otherwise twice.
 
 mod certificates;
 mod configuration;
@@ -21,6 +21,7 @@ mod show;
 mod swarm;
 mod up;
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -85,6 +86,12 @@ pub(crate) struct UpOptions {
     /// Names, besides the lab's own, that the provisioner accepts (`*` and `?`, or `/regular expression/`)
     #[arg(long, value_name = "PATTERN")]
     accept: Vec<String>,
+    /// Address on which broker and login service listen: 127.0.0.1, or 0.0.0.0 together with --insecure-lab
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST)]
+    bind: Ipv4Addr,
+    /// Let other machines reach a lab whose users all have the password `secret`
+    #[arg(long)]
+    insecure_lab: bool,
     /// Run as root although this does not look like a container; also CHORIA_LAB_ALLOW_ROOT=1
     #[arg(long)]
     allow_root: bool,

@@ -1,8 +1,9 @@
-//! Whether the lab may run as root.
+//! Whether the lab may run as root, and where it may listen.
 //!
 //! A lab needs no right that an ordinary user lacks, so on a person's machine root is refused (`docs/spec/10 §13`).
 //! In a container or a CI job root is often the only user there is; there the lab says so and goes on.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::failure::Failure;
@@ -31,6 +32,18 @@ pub(crate) fn check(allow_root: bool) -> Result<(), Failure> {
     };
     output::note(&format!("Running the lab as root: {reason}.\n"));
     Ok(())
+}
+
+/// Refuses to open a lab to other machines by one slip (`docs/spec/10 §13`).
+pub(crate) fn check_bind(bind: Ipv4Addr, insecure: bool) -> Result<(), Failure> {
+    match (bind, insecure) {
+        (Ipv4Addr::LOCALHOST, _) | (Ipv4Addr::UNSPECIFIED, true) => Ok(()),
+        (Ipv4Addr::UNSPECIFIED, false) => {
+            Err(Failure::new("a lab is for this machine only: its users have well-known passwords")
+                .hint("to let other machines reach it all the same, add --insecure-lab"))
+        }
+        _ => Err(Failure::new(format!("a lab listens on 127.0.0.1 or on 0.0.0.0, not on {bind}"))),
+    }
 }
 
 /// Whether any account of a password file is a person's.

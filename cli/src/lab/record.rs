@@ -24,9 +24,12 @@ pub(crate) struct Record {
     pub(crate) processes: Vec<Process>,
 }
 
-/// TCP ports, all on 127.0.0.1.
+/// TCP ports, on 127.0.0.1 but for those of broker and login service.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Ports {
+    /// Where broker and login service listen.
+    #[serde(default = "loopback")]
+    pub(crate) bind: Ipv4Addr,
     pub(crate) broker: u16,
     pub(crate) broker_statistics: u16,
     pub(crate) login: u16,
@@ -43,9 +46,18 @@ pub(crate) struct Process {
     pub(crate) started: u64,
 }
 
+fn loopback() -> Ipv4Addr {
+    Ipv4Addr::LOCALHOST
+}
+
 impl Ports {
+    /// Who can reach the lab, for a person to read.
+    pub(crate) fn reach(&self) -> &'static str {
+        if self.bind.is_loopback() { "on 127.0.0.1 only" } else { "OPEN TO OTHER MACHINES (0.0.0.0)" }
+    }
+
     /// Ports that nobody listens on now.
-    pub(crate) fn choose() -> Result<Ports, Failure> {
+    pub(crate) fn choose(bind: Ipv4Addr) -> Result<Ports, Failure> {
         let listen = || {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
                 .doing(|| String::from("cannot find a free port on 127.0.0.1"))
@@ -57,7 +69,7 @@ impl Ports {
             *port = listener.local_addr()?.port();
         }
         let [broker, broker_statistics, login, provisioner_metrics] = ports;
-        Ok(Ports { broker, broker_statistics, login, provisioner_metrics })
+        Ok(Ports { bind, broker, broker_statistics, login, provisioner_metrics })
     }
 }
 
@@ -95,7 +107,7 @@ mod tests {
 
     #[test]
     fn ports_differ_and_names_sort() {
-        let ports = Ports::choose().unwrap();
+        let ports = Ports::choose(Ipv4Addr::LOCALHOST).unwrap();
         let mut all = vec![ports.broker, ports.broker_statistics, ports.login, ports.provisioner_metrics];
         all.sort_unstable();
         all.dedup();

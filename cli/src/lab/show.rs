@@ -89,7 +89,7 @@ pub(crate) fn status(options: &StatusOptions) -> Result<u8, Failure> {
         return Ok(code);
     };
     let ports = record.ports;
-    let mut text = format!("Lab in {}, on 127.0.0.1 only\n\n", directory.root().display());
+    let mut text = format!("Lab in {}, {}\n\n", directory.root().display(), ports.reach());
     let until = choria_host::clock::rfc3339_seconds(record.created.saturating_add(LIFE));
     for (label, value) in [
         ("Good until", until),

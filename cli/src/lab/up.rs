@@ -26,6 +26,7 @@ const START_TOGETHER: usize = 8;
 
 pub(crate) fn run(options: &UpOptions, color: When) -> Result<u8, Failure> {
     permit::check(options.allow_root)?;
+    permit::check_bind(options.bind, options.insecure_lab)?;
     let directory = Directory::find(&options.place)?;
     if let Some(record) = Record::load(&directory).unwrap_or(None) {
         let running = record.processes.iter().filter(|process| processes::is_running(process)).count();
@@ -41,10 +42,15 @@ pub(crate) fn run(options: &UpOptions, color: When) -> Result<u8, Failure> {
         created: now,
         servers: options.servers,
         swarm: options.swarm,
-        ports: Ports::choose()?,
+        ports: Ports::choose(options.bind)?,
         processes: Vec::new(),
     };
-    output::note(&format!("Making a lab in {}; it listens on 127.0.0.1 only.\n", directory.root().display()));
+    output::note(&format!("Making a lab in {}, {}.\n", directory.root().display(), record.ports.reach()));
+    if !options.bind.is_loopback() {
+        output::note(
+            "WARNING: whoever reaches this machine can log in with the password `secret` and command every node.\n",
+        );
+    }
     let certificate = certificates::create(&directory, now)?;
     let credentials = credentials::create(&directory, record.ports, &certificate, now)?;
     configuration::create(&directory, &record, &credentials, &options.accept)?;
@@ -307,13 +313,14 @@ fn listens(port: u16) -> bool {
     }
 }
 
-/// Looks for `0100007F:PORT` in state `0A` in the text of `/proc/net/tcp`.
+/// Looks for `0100007F:PORT` or `00000000:PORT` in state `0A` in the text of `/proc/net/tcp`.
 fn is_listening(table: &str, port: u16) -> bool {
-    let address = u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets());
-    let local = format!("{address:08X}:{port:04X}");
+    let local = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED]
+        .map(|address| format!("{:08X}:{port:04X}", u32::from_ne_bytes(address.octets())));
     table.lines().any(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        fields.next() == Some(local.as_str()) && fields.nth(1) == Some("0A")
+        fields.next().is_some_and(|field| local.iter().any(|local| local == field))
+            && fields.nth(1) == Some("0A")
     })
 }
 

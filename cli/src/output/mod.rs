@@ -32,7 +32,7 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
 pub(crate) fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hidden = matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let hidden = matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         match c {
             '\n' | '\t' => out.push(c),
             _ if c.is_control() || hidden => out.extend(c.escape_unicode()),
@@ -51,5 +51,21 @@ mod tests {
         let shown = harmless("ok\u{1b}[2Jgone\r\u{7}\u{202e}txt\nnext\tcolumn");
         assert_eq!(shown, "ok\\u{1b}[2Jgone\\u{d}\\u{7}\\u{202e}txt\nnext\tcolumn");
         assert!(!shown.chars().any(|c| c.is_control() && c != '\n' && c != '\t'));
+        for hostile in [
+            "\u{1b}]52;c;cm0gLXJm\u{7}",
+            "\u{9b}31m",
+            "\u{90}x\u{9c}",
+            "a\u{2028}b",
+            "\u{200e}x\u{2066}y\u{2069}",
+        ] {
+            let shown = harmless(hostile);
+            assert!(shown.is_ascii(), "{hostile:?} is shown as {shown:?}");
+            assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}'));
+        }
+        choria_rows::row(
+            281,
+            "a reply with ESC, CR, BEL, a bidi override",
+            "written as escapes, only line ends and tabs are left",
+        );
     }
 }
