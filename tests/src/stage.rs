@@ -199,7 +199,8 @@ impl Stage {
         write_private(&self.path("provisioning.jwt"), self.provisioning_token()?.as_bytes())?;
         let config = self.path("server.conf");
         let more = format!(
-            "rpcauthorization = 1\nrpcauthprovider = aaasvc\nloglevel = debug\nplugin.nats.pass = {CONFIGURED_SECRET}\n\
+            "rpcauthorization = 1\nrpcauthprovider = aaasvc\nloglevel = debug\n\
+             plugin.choria.server.provision = false\nplugin.nats.pass = {CONFIGURED_SECRET}\n\
              plugin.choria.some.token = {CONFIGURED_SECRET}\nplugin.x.secret = {CONFIGURED_SECRET}\n"
         );
         write_private(&config, (self.member(NODE, "server") + &more).as_bytes())?;

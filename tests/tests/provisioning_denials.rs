@@ -339,7 +339,7 @@ async fn t_145_t_146_t_147_configurations_that_reach_further() -> Result<()> {
         config(json!({"loglevel": 7})),
         config(json!({"loglevel": {"a": "b"}})),
         config(json!(["loglevel"])),
-        config(json!({"loglevel": "x".repeat(700 * 1024)})),
+        config(json!({"loglevel": "x".repeat(300 * 1024)})),
         policies("../x.policy"),
         policies("a/b.policy"),
         policies("x.rego"),
