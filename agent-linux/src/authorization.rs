@@ -5,6 +5,7 @@
 
 mod action_policy;
 mod token_policy;
+mod turns;
 
 use std::path::Path;
 use std::rc::Rc;
@@ -15,6 +16,7 @@ use choria_host::settings::Problem;
 
 pub use action_policy::PolicyFiles;
 use token_policy::Ruling;
+pub use turns::Turns;
 
 /// The choices of `rpcauthprovider`.
 const CHOICES: &str = "aaasvc, aaasvc_policy, action_policy";
@@ -96,15 +98,21 @@ pub enum Verdict {
 impl Provider {
     /// Decides. The `discovery` agent is never asked about (docs/spec/03 §8). A policy that computes does so on a thread
     /// of its own: it may take its full time, and meanwhile the node serves others.
-    pub async fn decide(&self, question: &Question<'_>) -> Verdict {
+    pub async fn decide(&self, question: &Question<'_>, turns: &Turns) -> Verdict {
         match self {
             _ if question.agent == "discovery" => Verdict::Allow,
             Provider::Off => Verdict::Allow,
             Provider::Token => match token_policy::read(question) {
                 Ruling::Settled(verdict) => verdict,
-                Ruling::Computed(policy) => tokio::task::spawn_blocking(move || policy.decide())
-                    .await
-                    .unwrap_or_else(|_| Verdict::Deny("the policy could not be evaluated".to_owned())),
+                Ruling::Computed(policy) => {
+                    let turn = turns.of(question.caller).await;
+                    let computed = tokio::task::spawn_blocking(move || {
+                        let _turn = turn;
+                        policy.decide()
+                    });
+                    let failed = |_| Verdict::Deny("the policy could not be evaluated".to_owned());
+                    computed.await.unwrap_or_else(failed)
+                }
             },
             Provider::Files(files) => files.decide(question),
             Provider::Unsupported(name) => {

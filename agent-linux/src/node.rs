@@ -16,7 +16,7 @@ use choria_host::rego::RequestFilter;
 
 use crate::agents::{self, ChoriaUtil, ProvisionAgent, RpcUtil};
 use crate::audit::Audit;
-use crate::authorization::{About, Question, Verdict};
+use crate::authorization::{About, Question, Turns, Verdict};
 use crate::config::{Mode, ServerConfig};
 use crate::facts::{Classes, Facts};
 use crate::node_token;
@@ -78,6 +78,7 @@ pub struct Node {
     live: RefCell<Live>,
     audit: Option<Audit>,
     denials: RefCell<Thinning>,
+    turns: Turns,
     provision: RefCell<Option<ProvisionAgent>>,
     /// Only one call of `choria_provision` at a time; the others wait for their turn.
     provision_turn: tokio::sync::Mutex<()>,
@@ -101,6 +102,7 @@ impl Node {
             }),
             audit: config.audit.clone().map(Audit::new),
             denials: RefCell::default(),
+            turns: Turns::default(),
             provision: RefCell::new(provision),
             provision_turn: tokio::sync::Mutex::new(()),
             config,
@@ -232,7 +234,7 @@ impl Node {
             node: self,
         };
         let rules = self.rules();
-        match rules.authorization.decide(&question).await {
+        match rules.authorization.decide(&question, &self.turns).await {
             Verdict::Allow => Ok(()),
             Verdict::Deny(reason) => Err(reason),
         }

@@ -84,7 +84,7 @@ impl Shot {
         self.with(|shot| shot.signature = INSECURE_SIGNATURE.to_vec())
     }
 
-    fn to_bytes(&self) -> Result<Vec<u8>> {
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         // by hand: the library refuses to write what has no signature
         let mut secure = json!({
             "protocol": "io.choria.protocol.v2.secure_request", "request": STANDARD.encode(&self.document),
@@ -140,6 +140,28 @@ impl Row {
         ensure!(lines == 0, "{lines} lines: it heard something\n{}", tail(&self.stage.log("node")));
         self.saw("silence, not even heard");
         Ok(())
+    }
+
+    /// The node finds that it is not meant: no answer, one more filtered request in its own counters.
+    pub async fn node_is_not_meant(&mut self, shot: &Shot) -> Result<()> {
+        let _alone = ONE_AT_A_TIME.lock().await;
+        let before = self.filtered().await?;
+        let aftermath = self.after(&shot.subject, &shot.to_bytes()?).await?;
+        let answers = aftermath.0.iter().filter(|(subject, _)| *subject == shot.reply).count();
+        ensure!(answers == 0, "the node answered on {}", shot.reply);
+        let filtered = self.filtered().await? - before;
+        ensure!(filtered == 1, "{filtered} requests were filtered\n{}", tail(&self.stage.log("node")));
+        self.saw("no match");
+        Ok(())
+    }
+
+    async fn filtered(&mut self) -> Result<u64> {
+        let shot = Shot::calling(&self.stage.caller("up=asker")?, "rpcutil", "daemon_stats", &json!({}))?;
+        let aftermath = self.after(&shot.subject, &shot.to_bytes()?).await?;
+        let (_, payload) =
+            aftermath.0.iter().find(|(subject, _)| *subject == shot.reply).context("no counters")?;
+        let reply = request::read_reply(payload)?;
+        reply.data.get("filtered").and_then(Value::as_u64).context("no counter of filtered requests")
     }
 
     /// The node answers this, once.
