@@ -6,6 +6,7 @@
 #![allow(clippy::large_futures)] // a test has few of them
 
 mod authority;
+mod canaries;
 mod false_node;
 pub mod forge;
 pub mod guide;
@@ -22,6 +23,7 @@ mod shot;
 mod stage;
 
 pub use authority::certificates;
+pub use canaries::none_written_down;
 pub use false_node::{Asked, FalseNode};
 pub use keeper::Keeper;
 pub use liar::{Liar, Message};
