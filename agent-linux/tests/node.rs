@@ -467,3 +467,30 @@ fn the_connection_comes_back_with_what_is_on_disk_now() {
         assert_eq!(node.await.unwrap(), ExitReason::Stopped);
     });
 }
+
+/// A broker that sends and does not read must not keep the node for ever.
+#[test]
+fn a_broker_that_stops_reading_is_left() {
+    run_test(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let broker = Broker::start(directory.path()).await;
+        write_provisioning_token(directory.path(), &broker);
+        let (stop, stopped) = watch::channel(false);
+        let node = tokio::task::spawn_local(live(life(directory.path()), stopped));
+        let mut peer = broker.accept().await;
+        peer.say(b"PONG\r\n").await;
+        peer.publication().await.unwrap();
+        // every PING wants an answer, and there is no room for more than some megabytes of them
+        let pings = b"PING\r\n".repeat(1 << 20);
+        let sending = async {
+            for _ in 0..16 {
+                peer.say(&pings).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(5), sending).await.is_err(), "all was answered");
+        broker.accept().await;
+        drop(peer);
+        stop.send_replace(true);
+        assert_eq!(node.await.unwrap(), ExitReason::Stopped);
+    });
+}

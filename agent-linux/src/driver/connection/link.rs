@@ -39,6 +39,8 @@ pub(super) struct Link<'c> {
     /// Agents ever seen, in a fixed order, and whether they are on air.
     agents: Vec<(AgentEntry, bool)>,
     stream: Option<Stream>,
+    /// Tells the next read that the transport is gone.
+    write_failed: bool,
     broker: Option<Broker>,
     broker_url: String,
     held: Option<Held>,
@@ -69,6 +71,7 @@ impl<'c> Link<'c> {
             gate: host.gate(),
             agents: host.agents().into_iter().map(|agent| (agent, true)).collect(),
             stream: None,
+            write_failed: false,
             broker: None,
             broker_url: String::new(),
             held: None,
@@ -130,6 +133,9 @@ impl<'c> Link<'c> {
 
     /// Waits for bytes; for ever without a transport.
     pub(super) async fn read(&mut self, chunk: &mut [u8]) -> std::io::Result<usize> {
+        if std::mem::take(&mut self.write_failed) {
+            return Err(std::io::ErrorKind::BrokenPipe.into());
+        }
         match &mut self.stream {
             Some(stream) => stream.read(chunk).await,
             None => std::future::pending().await,
@@ -150,8 +156,14 @@ impl<'c> Link<'c> {
             self.sent_bytes = self.sent_bytes.saturating_add(u64::try_from(self.outbox.len()).unwrap_or(0));
             if !matches!(done, Ok(Ok(()))) {
                 // A half written line cannot be taken up again.
-                tracing::warn!(broker = self.broker_url, "could not write to the broker in time");
-                stream.shutdown().await.ok();
+                tracing::warn!(
+                    broker = self.broker_url,
+                    reason = "write_failed",
+                    "could not write to the broker in time"
+                );
+                // A goodbye would wait behind what the broker does not take.
+                self.stream = None;
+                self.write_failed = true;
             }
         }
         self.outbox.clear();
