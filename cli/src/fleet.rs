@@ -18,8 +18,12 @@ use crate::discovery_flags::{DiscoveryFlags, Method};
 use crate::failure::{Doing as _, Failure};
 use crate::nearest;
 use crate::output::colour::Colour;
+use crate::output::format::short;
 use crate::output::progress::Progress;
 use crate::output::{self, harmless};
+
+/// Seconds before the end of a token from which on its owner is told.
+const EXPIRES_SOON: u64 = 300;
 
 /// A client's configuration and, once it is online, its connection.
 #[derive(Debug)]
@@ -142,7 +146,21 @@ impl Fleet {
             ..ConnectOptions::default()
         };
         self.connection = Some(Connection::connect(&self.config, options).await?);
+        self.warn_of_expiry();
         Ok(self)
+    }
+
+    /// A token that ends while somebody works with it is better known before.
+    fn warn_of_expiry(&self) {
+        let expires = self.config.credentials.as_ref().and_then(|source| source.load().ok()?.expires());
+        let left = expires.map(|expires| expires.saturating_sub(choria_host::clock::unix_seconds()));
+        if let Some(left) = left.and_then(|left| u64::try_from(left).ok()).filter(|left| *left < EXPIRES_SOON)
+        {
+            let left = short(Duration::from_secs(left), Duration::from_secs(1));
+            output::note(&format!(
+                "warning: your token expires in {left}: run `choria login` for a new one\n"
+            ));
+        }
     }
 
     fn connection(&self) -> Result<&Connection, Failure> {

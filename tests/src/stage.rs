@@ -16,6 +16,7 @@ use crate::authority::certificates;
 use crate::canaries::none_written_down;
 use crate::forge::{self, ChainIssuer, Key};
 use crate::liar::Liar;
+use crate::operator::Operator;
 use crate::process::{Running, binary, free_port, signal, wait_until};
 use crate::request::{self, Caller};
 
@@ -392,6 +393,15 @@ impl Stage {
         let key = Key::generate()?;
         let claims = forge::with(forge::client(id, &key)?, changes);
         Ok(Caller { id: id.to_owned(), token: forge::token(&claims, &self.org), key })
+    }
+
+    /// A person at a terminal with this caller's token and seed.
+    pub fn operator(&self, name: &str, caller: &Caller) -> Result<Operator> {
+        write_private(&self.path(&format!("{name}.seed")), caller.key.seed().as_bytes())?;
+        write_private(&self.path(&format!("{name}.jwt")), caller.token.as_bytes())?;
+        let config = self.path(&format!("{name}.conf"));
+        write_private(&config, self.member("workstation.example.net", name).as_bytes())?;
+        Ok(Operator::new(&config, self.folder.path()))
     }
 
     pub async fn dial(&self, from: Ipv4Addr) -> Result<Liar> {

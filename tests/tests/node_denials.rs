@@ -108,8 +108,8 @@ async fn t_217_t_226_what_was_signed_stays_as_it_was_signed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn t_218_t_219_t_220_who_may_sign_for_others() -> Result<()> {
-    let mut row = Row::begin(218).await?;
+async fn t_200_t_218_t_219_t_220_who_may_sign_for_others() -> Result<()> {
+    let mut row = Row::begin(218).await?.also(200);
     let (alice, signer) = delegation(&row, "up=alice")?;
     let shot = |caller: &Caller| Shot::of(caller, |_| {});
     row.node_drops(&shot(&alice)?, "delegation_missing").await?;

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn project_files_cannot_weaken_security() {
+    fn t_283_project_files_cannot_weaken_security() {
         let directory = tempfile::tempdir().unwrap();
         let inner = directory.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
@@ -147,5 +147,10 @@ mod tests {
         let mut settings = Settings::empty();
         merge_project_files(&mut settings, &inner, false).unwrap();
         assert_eq!(settings.get("ttl"), Some("10"));
+        choria_rows::row(
+            283,
+            "a project file with plugin.security.*, a discovery command and a log file; one that others may write",
+            "those keys are ignored; the whole file is",
+        );
     }
 }

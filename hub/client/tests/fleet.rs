@@ -123,7 +123,7 @@ async fn expired_tokens_are_refused_before_connecting() {
 }
 
 #[tokio::test]
-async fn t_276_t_278_ping_and_discovery_find_each_node_once() {
+async fn t_276_t_278_t_277_ping_and_discovery_find_each_node_once() {
     let (broker, org) = (Broker::start(NONCE).await, Org::new());
     for (identity, manner) in [
         ("n1.example.net", Manner::Good),
@@ -131,6 +131,7 @@ async fn t_276_t_278_ping_and_discovery_find_each_node_once() {
         ("n3.example.net", Manner::Unsigned),
         ("n4.example.net", Manner::Impostor("n1.example.net")),
         ("n5.example.net", Manner::Altered),
+        ("n6.example.net", Manner::Elsewhere),
     ] {
         node(&broker, &org, identity, manner).await;
     }
@@ -150,7 +151,7 @@ async fn t_276_t_278_ping_and_discovery_find_each_node_once() {
             ("n3.example.net", Verification::Unverified),
         ]
     );
-    assert_eq!((summary.answers, summary.duplicates, summary.invalid), (3, 1, 2));
+    assert_eq!((summary.answers, summary.duplicates, summary.invalid), (3, 1, 3));
 
     // with --expect it ends early
     let started = Instant::now();
@@ -183,6 +184,7 @@ async fn t_276_t_278_ping_and_discovery_find_each_node_once() {
         "an answer altered after signing; an unsigned one",
         "dropped and counted; marked unverified",
     );
+    choria_rows::row(277, "an answer to another request id", "dropped and counted");
 }
 
 #[tokio::test]

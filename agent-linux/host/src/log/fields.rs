@@ -79,9 +79,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_cannot_forge_a_line() {
+    fn t_367_control_characters_cannot_forge_a_line() {
         let text = escaped(format_args!("a\nlevel=info\u{1b}[2J\u{202e}"), 256);
         assert!(!text.contains(['\n', '\u{1b}', '\u{202e}']), "{text}");
         assert_eq!(escaped(format_args!("{}", "x".repeat(1000)), 256).chars().count(), 256);
+        choria_rows::row(
+            367,
+            "a field with a line end, ESC and a bidi override; 1,000 characters",
+            "one escaped line of at most 256 characters",
+        );
     }
 }

@@ -360,7 +360,14 @@ fn inputs(arguments: &[String]) -> Result<BTreeMap<String, String>, Failure> {
                         .doing(|| format!("cannot read input {key} from {file}"))?;
                     text.trim_end_matches(['\r', '\n']).to_owned()
                 }
-                None => value.to_owned(),
+                None => {
+                    if is_secret(key) && !value.is_empty() {
+                        output::note(&format!(
+                            "warning: {key}=… shows in the list of processes: {key}=@FILE and {key}=- keep it private\n"
+                        ));
+                    }
+                    value.to_owned()
+                }
             },
         };
         texts.insert(key.to_owned(), value);

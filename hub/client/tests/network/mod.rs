@@ -287,6 +287,8 @@ pub enum Manner {
     Impostor(&'static str),
     /// Alters its reply after signing.
     Altered,
+    /// Answers another request than the one it got.
+    Elsewhere,
     /// Answers everything twice.
     Twice,
     /// Answers discovery in names that are none, or somebody's escape sequences, unsigned.
@@ -336,7 +338,7 @@ pub async fn node(broker: &Broker, org: &Org, identity: &str, manner: Manner) {
                 if let Manner::Impostor(other) = manner { other.to_owned() } else { identity.clone() };
             let mut reply = Reply {
                 message: body,
-                request: request.id,
+                request: if manner == Manner::Elsewhere { "0".repeat(32) } else { request.id },
                 sender: sender.clone(),
                 agent: request.agent,
                 time: clock::unix_nanos(),
