@@ -68,8 +68,7 @@ pub(crate) struct TlsSummary {
 pub(crate) struct Limits {
     /// Bytes for this client.
     pub(crate) pending: usize,
-    /// Bytes for all clients.
-    pub(crate) total: usize,
+    /// Bytes queued for all clients.
     pub(crate) total_now: Arc<AtomicUsize>,
 }
 
@@ -217,11 +216,11 @@ impl Client {
     fn queued(&self, out: &mut Outbound, added: usize) -> Enqueued {
         out.pending += added;
         let mut result = Enqueued::Accepted;
-        let mut over = out.pending > self.limits.pending;
+        let over = out.pending > self.limits.pending;
         if out.pending >= out.reported + TOTAL_STEP {
             let delta = out.pending - out.reported;
             out.reported = out.pending;
-            over |= self.limits.total_now.fetch_add(delta, Ordering::Relaxed) + delta > self.limits.total;
+            self.limits.total_now.fetch_add(delta, Ordering::Relaxed);
         }
         if over {
             out.closing.get_or_insert(CloseReason::SlowConsumerPending);

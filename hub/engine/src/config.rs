@@ -41,7 +41,7 @@ pub struct EngineConfig {
     pub tls_timeout: Duration,
     /// TLS handshakes and credential checks that may compute at the same time; 0: four per core.
     pub handshakes: usize,
-    /// Longest time one flush to a client may take.
+    /// Longest time that a client may take for what is queued for it, or for as much of it as the largest message.
     pub write_deadline: Duration,
     /// Time between PINGs of an idle connection.
     pub ping_interval: Duration,

@@ -26,6 +26,7 @@ use crate::opening::{self, TlsConfig};
 use crate::preauth::Waiting;
 use crate::router::{ANSWER_PREFIX, Awaited};
 use crate::server_id;
+use crate::shedding::Shedding;
 
 /// Connections the kernel may hold before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -97,6 +98,7 @@ pub(crate) struct Shared {
     waiting: Arc<Waiting>,
     open_sockets: AtomicUsize,
     pending_total: Arc<AtomicUsize>,
+    pub(crate) shedding: Shedding,
     next_cid: AtomicU64,
     pub(crate) event_seq: AtomicU64,
     pub(crate) lame_duck: AtomicBool,
@@ -168,6 +170,7 @@ impl Engine {
             waiting: Arc::default(),
             open_sockets: AtomicUsize::new(0),
             pending_total: Arc::default(),
+            shedding: Shedding::default(),
             next_cid: AtomicU64::new(1),
             event_seq: AtomicU64::new(1),
             lame_duck: AtomicBool::new(false),
@@ -424,12 +427,13 @@ impl Shared {
         self.next_cid.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Bytes queued for all clients, give or take 64 KiB for each.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending_total.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            pending: self.config.max_pending,
-            total: self.config.max_pending_total,
-            total_now: Arc::clone(&self.pending_total),
-        }
+        Limits { pending: self.config.max_pending, total_now: Arc::clone(&self.pending_total) }
     }
 
     /// A fresh nonce: random bytes as unpadded base64url.
@@ -521,10 +525,13 @@ impl Shared {
             CloseReason::SlowConsumerPending | CloseReason::SlowConsumerDeadline => {
                 self.counters.slow_consumers.fetch_add(1, Ordering::Relaxed);
                 client.account.slow_consumers.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(
-                    reason = "slow_consumer", cid = client.cid, user = ?client.user, name = ?client.name,
-                    how = reason.text(), "connection closed"
-                );
+                if let Some(suppressed) = self.may_log("slow_consumer", client) {
+                    tracing::warn!(
+                        reason = "slow_consumer", cid = client.cid, user = ?client.user, name = ?client.name,
+                        remote = client.remote.map(tracing::field::display), how = reason.text(), suppressed,
+                        "connection closed"
+                    );
+                }
             }
             CloseReason::StaleConnection => {
                 self.counters.stale.fetch_add(1, Ordering::Relaxed);
@@ -611,6 +618,12 @@ impl Shared {
         if let Some(suppressed) = self.failures.may_log(reason, remote.ip(), Instant::now()) {
             tracing::warn!(reason, %remote, name = %printable(name), detail = %printable(detail), suppressed, "connection refused");
         }
+    }
+
+    /// Whether to write a line about a connection, and how many were left out before it.
+    pub(crate) fn may_log(&self, reason: &'static str, client: &Client) -> Option<u32> {
+        let Some(remote) = client.remote else { return Some(0) };
+        self.failures.may_log(reason, remote.ip(), Instant::now())
     }
 
     /// One line per refused operation, thinned out like refused connections.

@@ -24,6 +24,7 @@ mod preauth;
 mod router;
 mod server_id;
 mod session;
+mod shedding;
 mod stream;
 pub mod subject;
 mod sublist;

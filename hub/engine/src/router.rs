@@ -314,6 +314,7 @@ impl Shared {
         while let Some(sub) = scratch.ended.pop() {
             self.unsubscribe(&sub.client, &sub.sid);
         }
+        self.shed();
         outcome
     }
 

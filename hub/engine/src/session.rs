@@ -96,6 +96,8 @@ struct Writing {
     /// Bytes of this batch, to tell busy from idle.
     batch: usize,
     flushing: bool,
+    /// Bytes that left since `blocked_since`.
+    progress: usize,
     blocked_since: Option<Instant>,
 }
 
@@ -237,12 +239,17 @@ impl Session {
                 return Ok(true);
             }
             match self.writing.poll(&mut self.stream, cx) {
-                Poll::Ready(Ok(())) => self.writing.blocked_since = None,
+                Poll::Ready(Ok(())) => (self.writing.blocked_since, self.writing.progress) = (None, 0),
                 Poll::Ready(Err(_)) => return Err(CloseReason::WriteError),
                 Poll::Pending => {
                     let written = std::mem::take(&mut self.writing.written);
                     if written > 0 {
-                        self.writing.blocked_since = None;
+                        self.writing.progress += written;
+                        // a peer that takes a sip now and then does not keep a queue for ever: within the deadline the
+                        // largest message must go through, or all there is
+                        if self.writing.progress >= self.core.shared.config.max_payload {
+                            (self.writing.blocked_since, self.writing.progress) = (None, 0);
+                        }
                         let mut out = self.core.client.lock_out();
                         self.core.client.written(&mut out, written);
                     }
@@ -477,10 +484,12 @@ impl Core {
     }
 
     fn parse_failure(&self, error: ParseError) -> CloseReason {
-        tracing::info!(
-            reason = "protocol", cid = self.client.cid, user = ?self.client.user, detail = %error,
-            "connection closed",
-        );
+        if let Some(suppressed) = self.shared.may_log("protocol", &self.client) {
+            tracing::info!(
+                reason = "protocol", cid = self.client.cid, user = ?self.client.user, detail = %error,
+                remote = self.client.remote.map(tracing::field::display), suppressed, "connection closed",
+            );
+        }
         parse_failure(error)
     }
 

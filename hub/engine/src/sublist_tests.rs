@@ -28,7 +28,7 @@ fn client() -> Arc<Client> {
         headers: true,
         protocol: 1,
     };
-    Arc::new(Client::new(profile, Limits { pending: 1, total: 1, total_now: Arc::default() }))
+    Arc::new(Client::new(profile, Limits { pending: 1, total_now: Arc::default() }))
 }
 
 fn sub(client: &Arc<Client>, subject: &str, queue: &str, sid: usize) -> Arc<Sub> {

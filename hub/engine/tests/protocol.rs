@@ -341,6 +341,72 @@ async fn a_reader_that_stops_is_cut_and_others_are_not() {
     engine.shutdown().await;
 }
 
+/// Taking a little now and then does not keep a queue for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_sips_is_cut() {
+    let config = EngineConfig { write_deadline: Duration::from_secs(2), ..config() };
+    let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
+    let mut slow = Raw::user(address, "main/slow", "").await;
+    slow.send("SUB flood 1\r\n").await;
+    slow.sync().await;
+    let mut sender = Raw::user(address, "main/s", "").await;
+    let message = format!("PUB flood {}\r\n{}\r\n", 512 * 1024, "x".repeat(512 * 1024));
+    for _ in 0..64 {
+        sender.send(&message).await;
+    }
+    let sipping = tokio::spawn(async move {
+        // some 100 KiB a second: the 32 MiB would take minutes, and a deadline that began anew with each sip, too
+        while slow.sip(10 * 1024).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let began = Instant::now();
+    while engine.stats().slow_consumers == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "never cut");
+    }
+    assert!(sender.sync().await.is_empty());
+    sipping.abort();
+    engine.shutdown().await;
+}
+
+/// The common bound takes from those who hold the most, not from whoever is sent the next message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_all_hold_together_is_bounded_at_the_cost_of_those_who_hold_it() {
+    let total = 16 * 1024 * 1024;
+    let config = EngineConfig { max_pending_total: total, ..config() };
+    let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
+    let mut slow = Vec::new();
+    for number in 0..4 {
+        let mut one = Raw::user(address, &format!("main/slow{number}"), "").await;
+        one.send("SUB flood 1\r\n").await;
+        one.sync().await;
+        slow.push(one);
+    }
+    let mut modest = Raw::user(address, "main/modest", "").await;
+    modest.send("SUB drops 1\r\n").await;
+    modest.sync().await;
+    let mut sender = Raw::user(address, "main/s", "").await;
+    let flood = format!("PUB flood 65536\r\n{}\r\n", "x".repeat(65536));
+    let drop = format!("PUB drops 65536\r\n{}\r\n", "x".repeat(65536));
+    let began = Instant::now();
+    while engine.stats().slow_consumers == 0 {
+        for _ in 0..16 {
+            sender.send(&flood).await;
+            let held: usize = engine.connections().iter().map(|one| one.pending_bytes).sum();
+            assert!(held <= total + 4 * 1024 * 1024, "{held} bytes are held");
+        }
+        sender.send(&drop).await;
+        sender.sync().await;
+        // its queue is its own business while it reads
+        assert!(modest.sync().await.iter().any(|line| line.starts_with("MSG drops")));
+        assert!(began.elapsed() < Duration::from_secs(20), "nobody was cut");
+    }
+    sender.sync().await;
+    assert!(engine.connections().iter().any(|one| one.user.contains("modest")), "the modest one was cut");
+    engine.shutdown().await;
+}
+
 #[tokio::test]
 async fn shutdown_and_lame_duck() {
     let config = EngineConfig {

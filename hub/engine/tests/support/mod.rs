@@ -150,6 +150,12 @@ impl Raw {
         count
     }
 
+    /// Reads at most this much, and throws it away; false when the peer has closed.
+    pub async fn sip(&mut self, bytes: usize) -> bool {
+        let mut chunk = vec![0; bytes];
+        matches!(timeout(PATIENCE, self.socket.read(&mut chunk)).await.expect("no answer"), Ok(1..))
+    }
+
     /// Everything until the peer closes.
     pub async fn rest(&mut self) -> String {
         while self.fill().await > 0 {}
