@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
@@ -58,6 +59,8 @@ pub enum PrivateFileError {
         path.display(), directory.display(), directory.display()
     )]
     OpenDirectory { path: PathBuf, directory: PathBuf },
+    #[error("refusing to use {}: others can read it (mode {mode:04o}); run 'chmod 600 {}'", path.display(), path.display())]
+    Exposed { path: PathBuf, mode: u32 },
     #[error("could not write {}: {source}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
     #[error("could not remove {}: {source}", path.display())]
@@ -71,16 +74,36 @@ impl PrivateFileError {
     }
 }
 
+/// Set once by a configuration with `plugin.choria.strict_file_modes = true`; holds for the whole process.
+static STRICT: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process refuses every secret file that group or others can read.
+pub fn refuse_exposed_files() {
+    STRICT.store(true, Ordering::Relaxed);
+}
+
 /// Reads a secret: at most [`MAX_SECRET`] bytes, surrounding white space removed, never empty. Links are
-/// followed (mounted secrets are links). A file that others can read is used with a warning, a directory in
-/// which everyone can replace files is refused.
+/// followed (mounted secrets are links). A file that others can read is used with a warning, or refused after
+/// [`refuse_exposed_files`]; a directory in which everyone can replace files is refused.
 ///
 /// # Errors
 /// See [`PrivateFileError`].
 pub fn read_secret(path: &Path) -> Result<Secret, PrivateFileError> {
+    read(path, STRICT.load(Ordering::Relaxed))
+}
+
+/// As [`read_secret`], for keys that vouch for a whole organization: a file that others can read is always refused.
+///
+/// # Errors
+/// See [`PrivateFileError`].
+pub fn read_owner_only(path: &Path) -> Result<Secret, PrivateFileError> {
+    read(path, true)
+}
+
+fn read(path: &Path, owner_only: bool) -> Result<Secret, PrivateFileError> {
     let read_error = |source| PrivateFileError::Read { path: path.to_path_buf(), source };
     let file = File::open(path).map_err(read_error)?;
-    check_place(path, &file)?;
+    check_place(path, &file, owner_only)?;
     // Room for everything beforehand: a buffer that grows leaves unwiped copies behind.
     let length = file.metadata().map_err(read_error)?.len().min(MAX_SECRET + 1);
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length + 64).unwrap_or(4096)));
@@ -97,9 +120,9 @@ pub fn read_secret(path: &Path) -> Result<Secret, PrivateFileError> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// Warns about a file that group or others can read; refuses a directory that everyone can write to without
-/// the sticky bit.
-fn check_place(path: &Path, file: &File) -> Result<(), PrivateFileError> {
+/// Warns about a file that group or others can read, or refuses it; refuses a directory that everyone can write
+/// to without the sticky bit.
+fn check_place(path: &Path, file: &File, owner_only: bool) -> Result<(), PrivateFileError> {
     let directory = directory_of(path);
     if let Ok(meta) = std::fs::metadata(&directory) {
         let mode = meta.mode();
@@ -107,15 +130,16 @@ fn check_place(path: &Path, file: &File) -> Result<(), PrivateFileError> {
             return Err(PrivateFileError::OpenDirectory { path: path.to_path_buf(), directory });
         }
     }
-    if let Ok(meta) = file.metadata() {
-        let mode = meta.mode() & 0o777;
-        if mode & 0o077 != 0 {
-            tracing::warn!(
-                path = %path.display(),
-                mode = %format_args!("{mode:04o}"),
-                "a secret file can be read by others; run 'chmod 600' on it"
-            );
+    let mode = file.metadata().map_or(0, |meta| meta.mode() & 0o777);
+    if mode & 0o077 != 0 {
+        if owner_only {
+            return Err(PrivateFileError::Exposed { path: path.to_path_buf(), mode });
         }
+        tracing::warn!(
+            path = %path.display(),
+            mode = %format_args!("{mode:04o}"),
+            "a secret file can be read by others; run 'chmod 600' on it"
+        );
     }
     Ok(())
 }

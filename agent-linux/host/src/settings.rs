@@ -19,6 +19,8 @@ use std::time::Duration;
 
 pub use warning::{Problem, Warning};
 
+use crate::private_file;
+
 /// Largest settings file read, in bytes.
 pub const MAX_FILE: u64 = 1024 * 1024;
 /// Most settings of one set of files.
@@ -86,6 +88,9 @@ impl Settings {
         settings.main = Some(path.to_path_buf());
         if !under_home(path) {
             settings.merge_plugin_files(path)?;
+        }
+        if settings.bool("plugin.choria.strict_file_modes", false) {
+            private_file::refuse_exposed_files();
         }
         Ok(settings)
     }

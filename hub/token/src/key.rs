@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use zeroize::{Zeroize, Zeroizing};
 
+use choria_host::private_file::{self, PrivateFileError, Secret};
+
 use crate::published::is_published_test_key;
 use crate::rsa::RsaPublicKey;
 
@@ -23,6 +25,9 @@ pub enum KeyError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file of a private key is not one: others can read or replace it, or it holds no text.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
     /// The file is far larger than any key.
     #[error("{} is larger than any key file; is this the right file?", path.display())]
     TooLarge {
@@ -95,8 +100,8 @@ impl Seed {
     /// From a file as `choria jwt keys` writes it. A seed that is published as test data is refused here, because a
     /// file is where real keys come from.
     pub fn load(path: &Path) -> Result<Seed, KeyError> {
-        let text = read_key_file(path)?;
-        let seed = Seed::from_hex(&text)?;
+        let text = read_private(path, private_file::read_secret)?;
+        let seed = Seed::from_hex(text.expose())?;
         let public = seed.public();
         if is_published_test_key(&public) {
             return Err(KeyError::PublishedTestKey(public.to_hex()));
@@ -258,7 +263,22 @@ fn is_hex_key(text: &str) -> bool {
 }
 
 /// A key file's text. It may be secret, so it is wiped after use.
-pub(crate) fn read_key_file(path: &Path) -> Result<Zeroizing<String>, KeyError> {
+/// A private key's file, read in one of the ways of [`private_file`].
+pub(crate) fn read_private(
+    path: &Path,
+    read: fn(&Path) -> Result<Secret, PrivateFileError>,
+) -> Result<Secret, KeyError> {
+    read(path).map_err(|error| match error {
+        PrivateFileError::Read { path, source } => KeyError::Read { path, source },
+        PrivateFileError::TooLarge { path } => KeyError::TooLarge { path },
+        PrivateFileError::Empty { .. } | PrivateFileError::NotText { .. } => {
+            KeyError::NotHex { what: "seed" }
+        }
+        other => KeyError::File(other),
+    })
+}
+
+fn read_key_file(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     use std::io::Read as _;
     let fail = |source| KeyError::Read { path: path.to_owned(), source };
     let file = std::fs::File::open(path).map_err(fail)?;

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use choria_host::private_file;
 use jsonwebtoken::Algorithm;
 
 use crate::claims::{Claims, ClientClaims, ProvisioningClaims, Purpose, ServerClaims};
 use crate::issuer::{IssueError, prepare, sign_with, sign_with_seed, signing_input, vouch_for_issuer};
-use crate::key::{KeyError, PublicKey, Seed, read_key_file};
+use crate::key::{KeyError, PublicKey, Seed, read_private};
 use crate::published::is_published_test_key;
 use crate::rsa::RsaPrivateKey;
 use crate::vault::VaultKey;
@@ -24,13 +25,14 @@ pub enum SigningKey {
 }
 
 impl SigningKey {
-    /// From a file: PEM is RSA, 64 hexadecimal digits are a seed.
+    /// From a file that only its owner can read: PEM is RSA, 64 hexadecimal digits are a seed.
     pub fn load(path: &Path) -> Result<SigningKey, KeyError> {
-        let text = read_key_file(path)?;
-        if text.trim_start().starts_with("-----BEGIN") {
-            return Ok(SigningKey::Rsa(RsaPrivateKey::from_pem(&text)?));
+        let secret = read_private(path, private_file::read_owner_only)?;
+        let text = secret.expose();
+        if text.starts_with("-----BEGIN") {
+            return Ok(SigningKey::Rsa(RsaPrivateKey::from_pem(text)?));
         }
-        let seed = Seed::from_hex(&text)?;
+        let seed = Seed::from_hex(text)?;
         if is_published_test_key(&seed.public()) {
             return Err(KeyError::PublishedTestKey(seed.public().to_hex()));
         }

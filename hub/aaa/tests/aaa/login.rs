@@ -170,7 +170,8 @@ fn a_broken_signing_key_says_so_without_details() {
 #[test]
 fn a_direct_issuer_names_itself() {
     let mut site = Site::new();
-    std::fs::write(site.path("org.seed"), site.org.to_hex().as_bytes()).expect("written");
+    choria_host::private_file::write_private(&site.path("org.seed"), site.org.to_hex().as_bytes())
+        .expect("written");
     site.set("/userlist_authenticator/signing_key", site.path("org.seed").display().to_string());
     site.set("/userlist_authenticator/signing_token", "");
     let server = site.start();
