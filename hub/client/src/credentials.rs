@@ -6,7 +6,7 @@ use std::sync::Arc;
 use choria_host::{clock, private_file};
 use choria_token::{PublicKey, Purpose, Seed, peek_client, peek_provisioning, peek_server, purpose_of};
 
-use crate::ClientError;
+use crate::{ClientError, token_pair};
 
 /// Clocks of client and issuer may differ by this many seconds.
 const LEEWAY: i64 = 5;
@@ -124,8 +124,17 @@ impl CredentialSource {
     pub fn load(&self) -> Result<Identity, ClientError> {
         let (token_path, seed_path) = match self {
             Self::Memory(identity) => return Ok(identity.clone()),
-            Self::Files { token, seed } => (token, seed),
+            Self::Files { token, seed } => (token.clone(), seed.clone()),
         };
+        let halves = seed_path.as_deref().and_then(|seed| token_pair::interrupted(&token_path, seed));
+        let (token_path, seed_path) = match halves {
+            Some((token, seed)) => {
+                tracing::warn!(token = %token.display(), "a login was interrupted; the token from before it is used");
+                (token, Some(seed))
+            }
+            None => (token_path, seed_path),
+        };
+        let (token_path, seed_path) = (&token_path, &seed_path);
         let token = private_file::read_secret(token_path)
             .map_err(|e| ClientError::Token { path: token_path.clone(), reason: e.to_string() })?;
         let seed = match seed_path {

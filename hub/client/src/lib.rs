@@ -27,6 +27,7 @@ mod outgoing;
 mod service;
 mod signer;
 pub mod targets;
+mod token_pair;
 mod verification;
 
 pub use brokers::BrokerSource;

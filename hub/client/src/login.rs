@@ -9,7 +9,7 @@ use choria_token::{Purpose, Seed, peek_client, purpose_of};
 use serde::{Deserialize, Serialize};
 
 use crate::http::{self, ServerTrust};
-use crate::{ClientConfig, ClientError};
+use crate::{ClientConfig, ClientError, token_pair};
 
 /// How long the service may take: it hashes the password, slowly on purpose.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -132,7 +132,7 @@ fn proof(seed: &Seed, timestamp: &str, username: &str, password: &Secret) -> Str
     hex::encode(seed.sign(text.as_bytes()))
 }
 
-/// Replaces token and seed together. The old pair is kept as `.bak` while that happens and comes back when it fails.
+/// Checks what the service sent, and replaces token and seed together.
 fn store(token_file: PathBuf, seed_file: PathBuf, token: &str, seed: &Seed) -> Result<LoggedIn, ClientError> {
     if purpose_of(token) != Some(Purpose::Client) {
         return Err(ClientError::LoginFailed(
@@ -154,84 +154,8 @@ fn store(token_file: PathBuf, seed_file: PathBuf, token: &str, seed: &Seed) -> R
     for file in [token_file, seed_file] {
         create_directory(file)?;
     }
-    // both are complete on disk before either takes its name
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: private_file::PrivateFileError| ClientError::Write { path, reason: error.to_string() }
-    };
-    let new_seed =
-        private_file::stage(seed_file, seed.to_hex().as_bytes(), 0o600).map_err(failed(seed_file))?;
-    let new_token = private_file::stage(token_file, token.as_bytes(), 0o600).map_err(failed(token_file))?;
-    let old_seed = Backup::of(seed_file)?;
-    let old_token = match Backup::of(token_file) {
-        Ok(backup) => backup,
-        Err(error) => {
-            old_seed.discard();
-            return Err(error);
-        }
-    };
-    let committed = new_seed
-        .commit()
-        .map_err(failed(seed_file))
-        .and_then(|()| new_token.commit().map_err(failed(token_file)));
-    match committed {
-        Ok(()) => {
-            old_seed.discard();
-            old_token.discard();
-            Ok(logged_in)
-        }
-        Err(error) => {
-            old_seed.restore();
-            old_token.restore();
-            Err(error)
-        }
-    }
-}
-
-/// A file's previous content, beside it.
-struct Backup {
-    file: PathBuf,
-    kept: Option<PathBuf>,
-}
-
-impl Backup {
-    fn of(file: &Path) -> Result<Self, ClientError> {
-        let mut name = file.as_os_str().to_owned();
-        name.push(".bak");
-        let kept = PathBuf::from(name);
-        let failed = |path: &Path, reason: String| ClientError::Write { path: path.to_owned(), reason };
-        match std::fs::read(file) {
-            Ok(content) => {
-                private_file::write_private(&kept, &content).map_err(|e| failed(&kept, e.to_string()))?;
-                Ok(Self { file: file.to_owned(), kept: Some(kept) })
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self { file: file.to_owned(), kept: None })
-            }
-            Err(error) => Err(ClientError::Read { path: file.to_owned(), reason: error.to_string() }),
-        }
-    }
-
-    fn restore(self) {
-        let restored = match &self.kept {
-            Some(kept) => std::fs::rename(kept, &self.file),
-            None => match std::fs::remove_file(&self.file) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                other => other,
-            },
-        };
-        if let Err(error) = restored {
-            tracing::error!(file = %self.file.display(), "the previous content could not be put back: {error}");
-        }
-    }
-
-    fn discard(self) {
-        if let Some(kept) = self.kept
-            && let Err(error) = private_file::remove(&kept)
-        {
-            tracing::warn!(file = %kept.display(), "a copy of the previous content could not be removed: {error}");
-        }
-    }
+    token_pair::replace(token_file, seed_file, token, seed)?;
+    Ok(logged_in)
 }
 
 fn create_directory(file: &Path) -> Result<(), ClientError> {
