@@ -168,8 +168,7 @@ async fn encrypt(
     match timeout(limit.saturating_sub(used), handshake).await {
         Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream))),
         Ok(Err(error)) => {
-            let certificate = error.to_string().to_ascii_lowercase().contains("certificate");
-            let reason = if certificate { "tls_client_cert" } else { "tls_required" };
+            let reason = handshake_reason(&error);
             shared.log_denial(Some(remote), reason, &format!("TLS handshake failed: {error}"), "");
             None
         }
@@ -177,6 +176,17 @@ async fn encrypt(
             shared.log_denial(Some(remote), "tls_required", "TLS handshake not finished in time", "");
             None
         }
+    }
+}
+
+/// The word for a handshake that failed: we refused the peer's certificate, the peer refused us, or neither got so far.
+fn handshake_reason(error: &std::io::Error) -> &'static str {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            "tls_client_cert"
+        }
+        Some(rustls::Error::AlertReceived(_)) => "tls_refused",
+        _ => "tls_required",
     }
 }
 
