@@ -43,7 +43,7 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the broker
+    /// Run the broker, or ask it who may connect
     #[command(visible_alias = "b")]
     Broker(commands::broker::Options),
     /// Run the login service and request signer, or hash passwords for it

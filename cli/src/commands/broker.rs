@@ -1,4 +1,6 @@
-//! `choria broker run`: the hub's broker (docs/spec/07 §9.1).
+//! `choria broker`: the hub's broker (docs/spec/07 §9.1).
+
+mod auth;
 
 use std::path::Path;
 
@@ -22,6 +24,8 @@ enum Command {
     /// Run the broker; needs --config
     #[command(after_help = "Example:\n  choria broker run --config /etc/choria/broker.conf")]
     Run(Run),
+    /// Understand who may connect
+    Auth(auth::Options),
 }
 
 #[derive(Debug, Args)]
@@ -34,7 +38,10 @@ pub(crate) struct Run {
 }
 
 pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let Command::Run(options) = &options.command;
+    let options = match &options.command {
+        Command::Run(options) => options,
+        Command::Auth(options) => return auth::run(global, options),
+    };
     let path = service::configuration(global)?;
     let (settings, config) = load(path)?;
     if options.check {

@@ -211,6 +211,22 @@ impl Policy {
         matches!(self.trust, TokenTrust::Issuers(_))
     }
 
+    pub(crate) fn is_system_user(&self, user: &str) -> bool {
+        self.system.as_ref().is_some_and(|system| !system.user.is_empty() && system.user == user)
+    }
+
+    /// The configured password of a user; empty where there is none.
+    pub(crate) fn password_of(&self, user: &str) -> &str {
+        let password = if user == PROVISIONER_USER {
+            self.provisioning.as_ref().map(|provisioning| &provisioning.password)
+        } else if self.is_system_user(user) {
+            self.system.as_ref().and_then(|system| system.password.as_ref())
+        } else {
+            None
+        };
+        password.map_or("", Secret::expose)
+    }
+
     /// Decides about one connection at this time, seconds since 1970.
     pub fn admit(&self, c: &Presented<'_>, now_unix: i64) -> Result<Placement, Denial> {
         if self.tls && c.transport == Transport::Plain {
@@ -229,9 +245,7 @@ impl Policy {
             return self.provisioner(c, now_unix);
         }
         match &self.system {
-            Some(system) if !system.user.is_empty() && c.user == system.user => {
-                self.system_user(system, c, now_unix)
-            }
+            Some(system) if self.is_system_user(c.user) => self.system_user(system, c, now_unix),
             _ => self.ordinary(c, now_unix),
         }
     }

@@ -150,6 +150,13 @@ impl BrokerConfig {
                 return Err(ConfigError::Conflict(key));
             }
         }
+        if issuers.len() > 1 {
+            let names: Vec<&str> = issuers.keys().map(String::as_str).collect();
+            warnings.push(format!(
+                "organizations {} share account 'choria': members of each can reach the nodes of the others",
+                names.join(", ")
+            ));
+        }
         let address: IpAddr = parse(settings, "plugin.choria.network.listen_address", "::")?;
         let client_port = port(settings, "plugin.choria.network.client_port", 4222)?;
         let stats_port = port(settings, "plugin.choria.stats_port", 0)?;

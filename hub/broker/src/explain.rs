@@ -8,16 +8,59 @@ use crate::admission::{Denial, PROVISIONER_USER, Placement, Policy, Presented, T
 use crate::nonce::Proof;
 
 /// As whom the token would be presented.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
-    /// The token's text.
+    /// The token's text; empty for a connection without one.
     pub token: &'a str,
     /// User name, for the provisioner and the system user.
     pub user: &'a str,
     /// Password that goes with it.
-    pub password: &'a str,
+    pub password: Password,
     /// Name of the connection; matters to nodes that wait to be provisioned.
     pub name: &'a str,
+    /// Where the connection comes from; matters to certificates without a token.
+    pub address: IpAddr,
+    /// How it is transported.
+    pub transport: Transport,
+    /// Who signed the connection's nonce.
+    pub nonce: Nonce,
+}
+
+/// A client over TLS that holds the token's key, and the password of the user it names.
+impl Default for Question<'_> {
+    fn default() -> Self {
+        Question {
+            token: "",
+            user: "",
+            password: Password::Right,
+            name: "",
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            transport: Transport::Tls,
+            nonce: Nonce::Signed,
+        }
+    }
+}
+
+/// The password of a question. The broker's own is known from its configuration, so nobody needs to say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Password {
+    /// The configured one.
+    Right,
+    /// Another one.
+    Wrong,
+    /// None.
+    Missing,
+}
+
+/// Who signed the connection's nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nonce {
+    /// The holder of the token's key.
+    Signed,
+    /// Somebody else.
+    SignedByAnother,
+    /// Nobody.
+    Unsigned,
 }
 
 /// The answer to a [`Question`].
@@ -27,30 +70,54 @@ pub struct Explanation {
     pub kind: Option<Purpose>,
     /// Where the connection would be placed, or the rule that refuses it.
     pub verdict: Result<Placement, Denial>,
-    /// What the answer does not cover.
+    /// What the answer takes for granted.
     pub assumptions: Vec<&'static str>,
 }
 
-/// Follows the decision for a token offered over TLS without a client certificate, at this time (seconds since 1970).
+/// Follows the decision about such a connection at this time, seconds since 1970.
 pub fn explain(policy: &Policy, question: &Question<'_>, now_unix: i64) -> Explanation {
     let kind = choria_token::purpose_of(question.token);
+    let password = match question.password {
+        Password::Right => policy.password_of(question.user),
+        Password::Wrong => "\0not the password",
+        Password::Missing => "",
+    };
     let presented = Presented {
-        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        transport: Transport::Tls,
+        address: question.address,
+        transport: question.transport,
         leaf: false,
         token: question.token,
         user: question.user,
-        password: question.password,
+        password,
         name: question.name,
         asks_for_account: false,
-        proof: Proof::assumed(),
+        proof: match question.nonce {
+            Nonce::Signed => Proof::assumed(),
+            Nonce::SignedByAnother => Proof::signature("nonce", "AA"),
+            Nonce::Unsigned => Proof::signature("nonce", ""),
+        },
     };
-    let mut assumptions = vec!["the connection is encrypted and shows no client certificate"];
-    if kind != Some(Purpose::Provisioning) {
-        assumptions.push("the nonce is signed with the key of the token");
+    let verdict = policy.admit(&presented, now_unix);
+    let mut assumptions = vec![match question.transport {
+        Transport::Plain => "the connection is not encrypted",
+        Transport::Tls => "the connection is encrypted and shows no client certificate",
+        Transport::TlsVerified => {
+            "the connection is encrypted and shows a client certificate of the broker's CA"
+        }
+    }];
+    if kind.is_some_and(|kind| kind != Purpose::Provisioning) {
+        assumptions.push(match question.nonce {
+            Nonce::Signed => "the nonce is signed with the key of the token",
+            Nonce::SignedByAnother => "the nonce is signed with another key than the token's",
+            Nonce::Unsigned => "the nonce is not signed",
+        });
     }
-    if question.user == PROVISIONER_USER {
-        assumptions.push("the password is the one given here");
+    if question.user == PROVISIONER_USER || policy.is_system_user(question.user) {
+        assumptions.push(match question.password {
+            Password::Right => "the password is the configured one",
+            Password::Wrong => "the password is wrong",
+            Password::Missing => "there is no password",
+        });
     }
-    Explanation { kind, verdict: policy.admit(&presented, now_unix), assumptions }
+    Explanation { kind, verdict, assumptions }
 }

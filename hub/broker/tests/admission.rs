@@ -16,7 +16,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use choria_broker::admission::{Path, Policy, ProvisioningPolicy, SystemPolicy, TokenTrust, VerifiedTokens};
-use choria_broker::{AllowList, Presented, Proof, Question, Transport, explain};
+use choria_broker::{AllowList, Nonce, Password, Presented, Proof, Question, Transport, explain};
 use choria_host::private_file::Secret;
 use choria_token::claims::{ClientPermissions, ProvisioningClaims};
 use choria_token::{ClientClaims, Issuer, Seed, ServerClaims, Verifier};
@@ -446,10 +446,29 @@ fn chained_tokens_end_with_their_issuer() {
 fn explaining_names_the_branch_or_the_rule() {
     let world = World::new();
     let token = world.client(|c| c.permissions.fleet_management = true);
-    let answer = explain(&world.policy, &Question { token: &token, ..Question::default() }, NOW);
+    let usual = Question { token: &token, ..Question::default() };
+    let answer = explain(&world.policy, &usual, NOW);
     let placed = answer.verdict.unwrap();
     assert_eq!(placed.path.as_str(), "client token");
     assert!(placed.permissions.publish.allow.unwrap().contains(&"*.node.>".to_owned()));
-    let late = explain(&world.policy, &Question { token: &token, ..Question::default() }, NOW + 3600);
+    let late = explain(&world.policy, &usual, NOW + 3600);
     assert_eq!(late.verdict.unwrap_err().reason, "token_expired");
+
+    let provisioner = world.client(|c| c.permissions.provisioner = true);
+    let provisioner = Question { token: &provisioner, user: "provisioner", ..Question::default() };
+    for (question, expected) in [
+        (Question { transport: Transport::Plain, ..usual }, "tls_required"),
+        (Question { nonce: Nonce::Unsigned, ..usual }, "nonce_missing"),
+        (Question { nonce: Nonce::SignedByAnother, ..usual }, "nonce_bad"),
+        (Question { token: "", ..usual }, "no_credentials"),
+        (Question { user: "provisioner", ..usual }, "permission_missing"),
+        (provisioner, "admitted"),
+        (Question { password: Password::Wrong, ..provisioner }, "password_bad"),
+        (Question { password: Password::Missing, ..provisioner }, "password_bad"),
+        (Question { user: "system", ..usual }, "permission_missing"),
+        (Question { user: "system", transport: Transport::TlsVerified, ..usual }, "admitted"),
+    ] {
+        let verdict = explain(&world.policy, &question, NOW).verdict;
+        assert_eq!(verdict.err().map_or("admitted", |denial| denial.reason), expected, "{question:?}");
+    }
 }
