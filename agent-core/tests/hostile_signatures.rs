@@ -30,7 +30,7 @@ fn bytes32(text: &str) -> [u8; 32] {
 }
 
 #[test]
-fn small_order_keys_and_nonces_are_refused() {
+fn t_017_small_order_keys_and_nonces_are_refused() {
     let honest = SigningKey::from_seed(&[3; 32]).unwrap();
     for point in SMALL_ORDER.map(bytes32) {
         // With a key of small order and S = 0 such signatures hold for any message under a lax verifier.
@@ -45,6 +45,11 @@ fn small_order_keys_and_nonces_are_refused() {
         signature[..32].copy_from_slice(&point);
         assert!(!verify(&honest.public(), &[b"{}"], &signature));
     }
+    choria_rows::row(
+        17,
+        "the device's verifier: 12 keys of small order, each with 12 universal signatures",
+        "all refused",
+    );
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn the_organization_chooses_the_issuer() {
 }
 
 #[test]
-fn malformed_and_ambiguous_tokens_are_refused() {
+fn t_009_t_010_t_012_t_015_t_016_t_018_t_020_t_021_t_022_tokens_made_to_be_misread() {
     let org = key(1);
     let keys = [org.verifying_key().to_bytes()];
     let verifier = Verifier::new(Trust::Signers(&keys));
@@ -244,6 +244,19 @@ fn malformed_and_ambiguous_tokens_are_refused() {
     assert_eq!(reason(&".".repeat(1 << 20)), Err("token_malformed"));
     let stripped = good.rsplit_once('.').unwrap().0;
     assert_eq!(reason(&format!("{stripped}.")), Err("sig_bad"));
+    for (row, seen) in [
+        (9, "alg none: alg_refused"),
+        (10, "alg HS256: alg_refused"),
+        (12, "crit: token_malformed"),
+        (15, "ou twice: token_malformed"),
+        (16, "Permissions, Ou, permi\u{17f}sions: token_malformed"),
+        (18, "keys of 1, 31, 33, 64 bytes, odd and no hex: claim_invalid"),
+        (20, "one of 16 spellings of the last symbol is accepted, white space and padding are not"),
+        (21, "exp now, now-1, now+0.9, -1: token_expired; 1e300, x: token_malformed; nbf now+1: token_early"),
+        (22, "0 to 4 dots and 1 MiB of them: refused"),
+    ] {
+        choria_rows::row(row, "the device's verifier", seen);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A row of docs/spec/10 §14 under test: attackers by number, what they must hear, what the logs must say, and a peer that
 //! behaves well and is served all the time.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,11 +64,17 @@ impl Row {
         }
     }
 
-    /// The name and the connection of the next attacker.
-    pub async fn attacker(&mut self) -> Result<(String, Liar)> {
+    /// The name and the address of the next attacker.
+    pub fn next_attacker(&mut self) -> (String, Ipv4Addr) {
         self.attempt += 1;
         let name = format!("t{:03}-{:03}.example.net", self.number, self.attempt);
-        let connection = self.stage.dial(attacker(7, self.number, self.attempt)).await?;
+        (name, attacker(7, self.number, self.attempt))
+    }
+
+    /// The name and the connection of the next attacker.
+    pub async fn attacker(&mut self) -> Result<(String, Liar)> {
+        let (name, address) = self.next_attacker();
+        let connection = self.stage.dial(address).await?;
         Ok((name, connection))
     }
 

@@ -35,7 +35,7 @@ async fn t_014_a_token_of_two_kinds() -> Result<()> {
 
 #[tokio::test]
 async fn t_015_t_016_claims_that_can_be_read_in_two_ways() -> Result<()> {
-    let mut row = Row::begin(15).await?;
+    let mut row = Row::begin(15).await?.also(16);
     let holder = Key::generate()?;
     let claims = forge::client("up=t015", &holder)?.to_string();
     let open = claims.strip_suffix('}').context("an object")?;

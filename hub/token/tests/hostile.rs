@@ -181,7 +181,7 @@ fn key_files_are_told_apart() {
         ("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n".into(), false),
         ("x".repeat(100_000), false),
     ] {
-        std::fs::write(&path, &text).unwrap();
+        choria_host::private_file::write_private(&path, text.as_bytes()).unwrap();
         assert_eq!(SigningKey::load(&path).is_ok(), good, "{:.30}", text);
     }
 }
