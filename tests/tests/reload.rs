@@ -180,17 +180,19 @@ async fn signer_and_provisioner_read_their_files_again() -> Result<()> {
         .with(&good.replace("\"loglevel\":\"debug\"", "\"loglevel\":\"loud\""), &["keeping the log level"])?;
     ensure!(since.contains("'loud' is not a log level"), "{since}");
 
-    let provisioner = Reloaded { stage: &stage, process: "provisioner", file: "provisioner.yaml" };
+    let provisioner = Reloaded { stage: &stage, process: "provisioner", file: "choria-provisioner.yaml" };
     let good = provisioner.text()?;
-    provisioner
-        .with("interval: 1m\n  token: [\n", &["keeping the configuration in use", "provisioner.yaml"])?;
+    provisioner.with(
+        "interval: 1m\n  token: [\n",
+        &["keeping the configuration in use", "choria-provisioner.yaml"],
+    )?;
     provisioner.with(
         &good.replace("\"interval\":\"1m\"", "\"interval\":\"soon\""),
         &["keeping the configuration in use", "interval"],
     )?;
     let other = good.replace(choria_tests::PROVISIONER_PASSWORD, "another password of some length");
     provisioner.with(&other, &["again", "broker_provisioning_password changed; restart"])?;
-    provisioner.with(&good, &["provisioner.yaml again"])?;
+    provisioner.with(&good, &["choria-provisioner.yaml again"])?;
     let folder = stage.waiting_node("later.example.net")?;
     wait_until("a node is enrolled", Duration::from_secs(60), || folder.join("server.jwt").is_file())
 }
