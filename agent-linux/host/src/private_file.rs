@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_replaced_not_followed() {
+    fn t_029_a_link_is_replaced_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         let elsewhere = dir.path().join("elsewhere");
         std::fs::write(&elsewhere, "keep").unwrap();
@@ -263,6 +263,7 @@ mod tests {
         write_private(&link, b"new").unwrap();
         assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "keep");
         assert_eq!(std::fs::read_to_string(&link).unwrap(), "new");
+        choria_rows::row(29, "a secret file that is a link to another file is written", "the link is replaced, the other file is unchanged");
     }
 
     #[test]
