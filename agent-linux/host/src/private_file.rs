@@ -263,7 +263,11 @@ mod tests {
         write_private(&link, b"new").unwrap();
         assert_eq!(std::fs::read_to_string(&elsewhere).unwrap(), "keep");
         assert_eq!(std::fs::read_to_string(&link).unwrap(), "new");
-        choria_rows::row(29, "a secret file that is a link to another file is written", "the link is replaced, the other file is unchanged");
+        choria_rows::row(
+            29,
+            "a secret file that is a link to another file is written",
+            "the link is replaced, the other file is unchanged",
+        );
     }
 
     #[test]
