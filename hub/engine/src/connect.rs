@@ -76,6 +76,10 @@ impl ConnectOptions {
         if too_deep(json) {
             return Err(ConnectError::TooDeep);
         }
+        // serde would read a list as the fields in their order, which no other reader does.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(ConnectError::Json { column: 1 });
+        }
         let mut options: ConnectOptions =
             serde_json::from_slice(json).map_err(|error| ConnectError::Json { column: error.column() })?;
         for text in [&mut options.name, &mut options.lang, &mut options.version] {
@@ -205,6 +209,14 @@ mod tests {
         ] {
             assert!(ConnectOptions::parse(text.as_bytes()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_list_is_no_connect() {
+        for text in ["[]", " [true,false]", r#"[false,false,true,false,"token"]"#, "null", ""] {
+            assert!(ConnectOptions::parse(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(ConnectOptions::parse(b" {} ").is_ok());
     }
 
     #[test]
