@@ -256,14 +256,14 @@ impl ProvisionerConfig {
 
     /// As [`ProvisionerConfig::load`], from text; `origin` names the file and anchors relative paths.
     pub fn parse(text: &str, origin: &Path) -> Result<ProvisionerConfig, ConfigError> {
-        let yaml = |detail: String| ConfigError::Yaml {
+        let yaml = |error: serde_saphyr::Error| ConfigError::Yaml {
             path: origin.to_path_buf(),
-            detail,
+            // Not the lines around the place, which may hold a password.
+            detail: error.without_snippet().to_string(),
             hint: hint_for_missing_features(text),
         };
-        let file: File = serde_saphyr::from_str(text).map_err(|error| yaml(error.to_string()))?;
-        let all: BTreeMap<String, serde_json::Value> =
-            serde_saphyr::from_str(text).map_err(|error| yaml(error.to_string()))?;
+        let file: File = serde_saphyr::from_str(text).map_err(yaml)?;
+        let all: BTreeMap<String, serde_json::Value> = serde_saphyr::from_str(text).map_err(yaml)?;
         let unknown_keys =
             all.into_keys().filter(|key| !KNOWN_KEYS.contains(&key.as_str())).collect::<Vec<_>>();
         file.check(origin, unknown_keys)
@@ -536,6 +536,13 @@ features:
     #[test]
     fn secrets_do_not_print() {
         assert!(!format!("{:?}", parse(GUIDE).unwrap()).contains("s3cret"));
+        // A mistake beside a secret: the message names the place, not the lines around it.
+        for broken in
+            ["not a key\ntoken: s3cret\n", "token: s3cret\nworkers: [1\n", "token: s3cret\nworkers: many\n"]
+        {
+            let said = refusal(broken);
+            assert!(said.contains("line ") && !said.contains("s3cret"), "{said}");
+        }
     }
 
     #[test]
