@@ -11,7 +11,7 @@ pub enum ConfigReject {
     ValueType,
     /// Empty, or with a line break, NUL, `=`, blank or leading `#`.
     Key,
-    /// A line break or NUL.
+    /// A line break, NUL or another control character.
     Value,
     PolicyName,
     PolicyType,
@@ -32,7 +32,9 @@ impl ConfigReject {
             ConfigReject::Key => {
                 "Refused configuration data: a setting name is empty or has characters that no setting has"
             }
-            ConfigReject::Value => "Refused configuration data: a value has a line break or a NUL",
+            ConfigReject::Value => {
+                "Refused configuration data: a value has a line break or another control character"
+            }
             ConfigReject::PolicyName => {
                 "Refused a policy: its file name must be letters, digits, '.', '-' and '_' with the right ending"
             }
@@ -60,8 +62,9 @@ pub fn check_config<'a>(json: &'a [u8]) -> Result<Object<'a>, ConfigReject> {
     if any { Ok(object) } else { Err(ConfigReject::Empty) }
 }
 
+/// What would end the line, or make every reader of settings pass over it.
 fn is_break(c: char) -> bool {
-    matches!(c, '\n' | '\r' | '\0')
+    c.is_control() && c != '\t'
 }
 
 fn is_key(key: &Text<'_>) -> bool {
@@ -108,6 +111,8 @@ mod tests {
             (r#"{"a":1}"#, Err(ConfigReject::ValueType)),
             (r#"{"a":"x\nrpcauthorization=0"}"#, Err(ConfigReject::Value)),
             (r#"{"a":"x\u0000"}"#, Err(ConfigReject::Value)),
+            (r#"{"a":"x\u001b[2J"}"#, Err(ConfigReject::Value)),
+            (r#"{"a":"x\ty"}"#, Ok(())),
             (r#"{"a\nb":"x"}"#, Err(ConfigReject::Key)),
             (r##"{"#a":"x"}"##, Err(ConfigReject::Key)),
             (r#"{"":"x"}"#, Err(ConfigReject::Key)),

@@ -119,6 +119,8 @@ pub enum LineError {
     Key(String),
     #[error("the value of `{0}` spans lines")]
     Value(String),
+    #[error("`{0}` or its value holds a control character, which no reader of settings takes")]
+    Control(String),
 }
 
 #[derive(Default, Deserialize)]
@@ -219,6 +221,10 @@ pub fn check_line(key: &str, value: &str) -> Result<(), LineError> {
     if value.contains(['\r', '\n', '\0']) {
         return Err(LineError::Value(key.to_string()));
     }
+    // The node would pass over the whole line.
+    if key.chars().chain(value.chars()).any(|c| c.is_control() && c != '\t') {
+        return Err(LineError::Control(key.escape_debug().take(256).collect()));
+    }
     Ok(())
 }
 
@@ -280,6 +286,8 @@ mod tests {
             ("{}", "neither a configuration"),
             (r#"{"configuration":{"a":1}}"#, "`a` is not text"),
             (r#"{"configuration":{"a":"x\nplugin.choria.server.provision=1"}}"#, "spans lines"),
+            (r#"{"configuration":{"a":"x\u001b[2J"}}"#, "control character"),
+            (r#"{"configuration":{"a\u0007b":"x"}}"#, "control character"),
             (r##"{"configuration":{"#a":"x"}}"##, "comment"),
             (r#"{"configuration":{"a=b":"x"}}"#, "another line"),
             (r#"{"configuration":{" ":"x"}}"#, "empty key"),
