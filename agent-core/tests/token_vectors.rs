@@ -53,6 +53,25 @@ fn every_verdict_is_upstreams() {
     }
 }
 
+/// As the hosts' verifier: a token that is one kind by its purpose and another by its subject is neither.
+#[test]
+fn a_token_of_two_kinds_is_of_none() {
+    let (org, holder) = (key(1), public(&key(2)));
+    let keys = [org.verifying_key().to_bytes()];
+    let verifier = Verifier::new(Trust::Signers(&keys));
+    let claims = |purpose: &str, sub: &str| {
+        let claims = json!({"callerid":"up=a","identity":"n1","purpose":purpose,"sub":sub,"public_key":holder,
+            "exp":NOW + 60,"cht":"t","chu":"u"});
+        token(&claims, &org)
+    };
+    for (kind, purpose) in [("client", "choria_client_id"), ("server", "choria_server")] {
+        let two = claims(purpose, "choria_provisioning");
+        assert_eq!(verify(&verifier, kind, &two, NOW), Err(Reject::KindMismatch), "{kind}");
+        assert_eq!(verify(&verifier, "provisioning", &two, NOW), Err(Reject::KindMismatch), "{kind}");
+        assert_eq!(verify(&verifier, kind, &claims(purpose, "somebody"), NOW), Ok(()), "{kind}");
+    }
+}
+
 #[test]
 fn claims_of_the_chain_vectors_are_read() {
     let vectors: Value =

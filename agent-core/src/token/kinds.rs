@@ -17,16 +17,13 @@ pub enum Kind {
 impl Kind {
     /// `purpose` decides when present; only without it does `sub` count, for provisioning tokens of 2022.
     pub(super) fn of(claims: &Claims<'_>) -> Result<Option<Kind>, Reject> {
-        let purpose = match claims.some_text(Claim::Purpose)? {
-            Some(purpose) => purpose,
-            None => {
-                claims.text(Claim::Subject)?.filter(|sub| *sub == "choria_provisioning").unwrap_or_default()
-            }
-        };
-        Ok(match purpose {
-            "choria_client_id" => Some(Kind::Client),
-            "choria_server" => Some(Kind::Server),
-            "choria_provisioning" => Some(Kind::Provisioning),
+        let provisions = claims.text(Claim::Subject)?.is_some_and(|sub| sub == "choria_provisioning");
+        Ok(match (claims.some_text(Claim::Purpose)?, provisions) {
+            (Some("choria_provisioning"), _) | (None, true) => Some(Kind::Provisioning),
+            // One kind by its purpose and another by its subject: somebody else would read it differently.
+            (Some(_), true) => None,
+            (Some("choria_client_id"), false) => Some(Kind::Client),
+            (Some("choria_server"), false) => Some(Kind::Server),
             _ => None,
         })
     }
