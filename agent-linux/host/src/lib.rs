@@ -15,6 +15,7 @@ pub mod private_file;
 pub mod random;
 pub mod rego;
 pub mod settings;
+pub mod terminal;
 pub mod tls;
 
 pub use one_line::one_line;

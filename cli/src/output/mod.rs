@@ -8,6 +8,8 @@ pub(crate) mod table;
 
 use std::io::Write;
 
+pub(crate) use choria_host::terminal::harmless;
+
 /// Writes results to stdout. A reader that went away (`| head`) ends the process quietly, as it does other tools.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
@@ -25,21 +27,6 @@ pub(crate) fn note(text: &str) {
 /// A value as JSON with two spaces of indent and a line feed.
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string_pretty(value).map_or_else(|_| String::from("null\n"), |text| text + "\n")
-}
-
-/// Text from a peer for a terminal: control characters, escape sequences and direction marks are shown, not obeyed
-/// (docs/spec/10 C6).
-pub(crate) fn harmless(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        let hidden = matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        match c {
-            '\n' | '\t' => out.push(c),
-            _ if c.is_control() || hidden => out.extend(c.escape_unicode()),
-            _ => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::fmt::{self, Write};
 
 use tracing::field::{Field, Visit};
 
+use crate::terminal::misleads;
+
 /// Longest value of one field, in characters (docs/spec/10 §10, row `peer-controlled text`).
 const MAX_FIELD: usize = 256;
 /// Longest message or error text, in characters.
@@ -31,9 +33,7 @@ impl Write for Escaping<'_> {
             self.left -= 1;
             if self.left == 0 {
                 self.text.push('…');
-            } else if c.is_control()
-                || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-            {
+            } else if c.is_control() || misleads(c) {
                 self.text.extend(c.escape_default());
             } else {
                 self.text.push(c);
@@ -80,8 +80,8 @@ mod tests {
 
     #[test]
     fn t_367_control_characters_cannot_forge_a_line() {
-        let text = escaped(format_args!("a\nlevel=info\u{1b}[2J\u{202e}"), 256);
-        assert!(!text.contains(['\n', '\u{1b}', '\u{202e}']), "{text}");
+        let text = escaped(format_args!("a\nlevel=info\u{1b}[2J\u{202e}\u{61c}"), 256);
+        assert!(!text.contains(['\n', '\u{1b}', '\u{202e}', '\u{61c}']), "{text}");
         assert_eq!(escaped(format_args!("{}", "x".repeat(1000)), 256).chars().count(), 256);
         choria_rows::row(
             367,

@@ -3,6 +3,8 @@
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::terminal::misleads;
+
 /// Longest text taken from a certificate: its owner chose it.
 const MAX_TEXT: usize = 256;
 /// Most names shown.
@@ -48,9 +50,7 @@ fn address(bytes: &[u8]) -> Option<String> {
 }
 
 fn harmless(text: &str) -> String {
-    let is_bidi =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().take(MAX_TEXT).map(|c| if c.is_control() || is_bidi(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().take(MAX_TEXT).map(|c| if c.is_control() || misleads(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// SHA-256 over the whole certificate, as `openssl x509 -fingerprint -sha256` prints it: `AB:CD:…`.
