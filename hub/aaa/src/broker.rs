@@ -69,7 +69,7 @@ pub(crate) async fn host_signer(
 }
 
 impl SignerHost {
-    async fn answer(&self, rpc: RpcRequest) -> RpcReply {
+    pub(crate) async fn answer(&self, rpc: RpcRequest) -> RpcReply {
         if rpc.action != "sign" {
             return reply(&rpc.action, StatusCode::UnknownAction, "Unknown action", json!({}));
         }

@@ -75,6 +75,11 @@ pub(crate) fn api(api: Arc<Api>) -> Router {
     Router::new().fallback(route).with_state(api)
 }
 
+/// The routes for requests of one peer.
+pub(crate) fn from_peer(router: Router, peer: SocketAddr) -> Router {
+    router.layer(Extension(Peer(peer)))
+}
+
 /// Accepts until `stop` changes, then lets connections finish for a moment.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -139,7 +144,7 @@ async fn requests<S>(stream: S, peer: SocketAddr, router: Router, mut stop: watc
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router.layer(Extension(Peer(peer))));
+    let service = TowerToHyperService::new(from_peer(router, peer));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -211,6 +216,10 @@ async fn route(
     };
     if bytes.is_empty() {
         return failure(StatusCode::UNPROCESSABLE_ENTITY, 602, "the body is required");
+    }
+    // serde would read a list as the members in their order, which no other reader does.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return failure(StatusCode::BAD_REQUEST, 400, "the body is no JSON object");
     }
     match call {
         Call::Login => match serde_json::from_slice::<LoginRequest>(&bytes) {

@@ -13,6 +13,7 @@ mod config;
 mod crypt;
 mod error;
 mod http;
+mod in_process;
 mod issuing;
 mod login;
 mod metrics;
@@ -33,6 +34,7 @@ pub use config::{
 };
 pub use crypt::{CryptError, DEFAULT_COST, crypt};
 pub use error::AaaError;
+pub use in_process::{Handlers, HttpRequest};
 pub use metrics::Metrics;
 pub use running::{Aaa, run};
 pub use signer::{Collectives, Refusal, SignRequest, Signer, SignerParts, SignerState};

@@ -23,6 +23,8 @@ fn t_204_wrong_requests_get_json_answers() {
     assert_eq!(server.post_raw("/choria/v1/login", "text/plain", b"{}").0, 415);
     assert_eq!(server.post_raw("/choria/v1/login", "application/json", b"{").0, 400);
     assert_eq!(server.post_raw("/choria/v1/login", "application/json", b"[1]").0, 400);
+    assert_eq!(server.post_raw("/choria/v1/login", "application/json", br#"["bob","pw","","",""]"#).0, 400);
+    assert_eq!(server.post_raw("/choria/v1/sign", "application/json", b"[]").0, 400);
     let (status, body) = server.post_raw("/choria/v1/sign", "application/json", b"");
     assert_eq!((status, body["code"].as_u64()), (422, Some(602)));
     assert_eq!(server.post_raw("/choria/v1/sign", "application/json; charset=utf-8", b"{}").0, 200);
