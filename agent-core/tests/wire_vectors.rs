@@ -252,4 +252,18 @@ proptest! {
         prop_assert_eq!(parsed.caller.text(&buffer), caller);
         prop_assert_eq!((parsed.ttl, parsed.time), (ttl, time));
     }
+
+    #[test]
+    fn replies_survive_the_way(message in prop::collection::vec(any::<u8>(), 1..60), request in "\\PC{1,10}", sender in "\\PC{1,10}", time in 1..i64::MAX, token in prop::option::of("[!-~]{1,20}")) {
+        let fields = reply::Fields { message: &message, request: &request, sender: &sender, agent: "a", time };
+        let document = written(|sink| reply::emit(sink, &fields));
+        let signed = token.as_deref().map(|token| secure_reply::Signed { signature: &[7; 64], token });
+        let mut buffer = written(|sink| secure_reply::emit(sink, document.as_bytes(), signed)).into_bytes();
+        let whole = Span::whole(&buffer);
+        let secure = secure_reply::parse(&mut buffer, whole).unwrap();
+        prop_assert_eq!(secure.sender.map(|span| span.text(&buffer).to_owned()), token);
+        let parsed = reply::parse(&mut buffer, secure.reply).unwrap();
+        prop_assert_eq!(parsed.message.of(&buffer), &message[..]);
+        prop_assert_eq!((parsed.request.text(&buffer), parsed.sender.text(&buffer), parsed.time), (&*request, &*sender, time));
+    }
 }

@@ -39,7 +39,8 @@ impl Headers {
         Ok(())
     }
 
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    /// The block as it goes over the wire.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut text = String::from("NATS/1.0");
         if !self.status.is_empty() {
             text.push(' ');
@@ -79,6 +80,37 @@ pub(crate) fn status(block: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_block_reads_back(code in prop::option::of(100_u16..1000), lines in prop::collection::btree_map("[A-Za-z0-9_-]{1,12}", "[!-~äπ][ -~äπ]{0,20}", 0..5)) {
+            let mut headers = code.map_or_else(Headers::new, |code| Headers::with_status(code, "x").unwrap());
+            for (key, value) in &lines {
+                headers.set(key, value).unwrap();
+            }
+            let block = headers.to_bytes();
+            prop_assert_eq!(status(&block), code);
+            for (key, value) in &lines {
+                prop_assert_eq!(first_value(&block, key), Some(value.as_str()));
+            }
+            prop_assert_eq!(first_value(&block, "not-there"), None);
+        }
+
+        #[test]
+        fn any_bytes_are_a_block_or_not(block in prop::collection::vec(any::<u8>(), 0..120), name in "\\PC{0,8}") {
+            status(&block);
+            first_value(&block, &name);
+        }
+
+        #[test]
+        fn no_text_makes_a_second_line(key in "\\PC{0,8}|[a:\r\n ]{0,4}", value in "\\PC{0,8}|[a\r\n]{0,6}") {
+            let mut headers = Headers::new();
+            if headers.set(&key, &value).is_ok() {
+                prop_assert_eq!(headers.to_bytes().split(|b| *b == b'\n').count(), 4);
+            }
+        }
+    }
 
     #[test]
     fn a_block_reads_back() {

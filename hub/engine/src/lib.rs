@@ -19,7 +19,7 @@ mod monitor;
 mod monitor_http;
 mod opening;
 pub mod parser;
-mod permissions;
+pub mod permissions;
 mod preauth;
 mod router;
 mod server_id;

@@ -5,7 +5,7 @@ use crate::subject;
 
 /// Permissions of one connection, ready to be asked.
 #[derive(Debug, Default)]
-pub(crate) struct Compiled {
+pub struct Compiled {
     publish: Lists,
     subscribe: Lists,
     /// Publishing is unrestricted.
@@ -26,7 +26,7 @@ struct Entry {
 
 /// The answer to a request to subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SubscribeDecision {
+pub enum SubscribeDecision {
     Denied,
     Allowed,
     /// Allowed, but some messages that match are denied: each delivery must be checked.
@@ -34,7 +34,8 @@ pub(crate) enum SubscribeDecision {
 }
 
 impl Compiled {
-    pub(crate) fn new(permissions: &Permissions) -> Compiled {
+    /// The rules, taken apart once.
+    pub fn new(permissions: &Permissions) -> Compiled {
         let publish = Lists::new(&permissions.publish);
         let mut subscribe = Lists::new(&permissions.subscribe);
         if subscribe.allow.as_ref().is_some_and(Vec::is_empty) {
@@ -44,14 +45,15 @@ impl Compiled {
         Compiled { publish, subscribe, publish_all }
     }
 
-    pub(crate) fn may_publish(&self, subject: &[u8]) -> bool {
+    /// Whether a message may be published to `subject`.
+    pub fn may_publish(&self, subject: &[u8]) -> bool {
         self.publish_all
             || (self.publish.allow.as_ref().is_none_or(|list| any_matches(list, subject))
                 && !any_matches(&self.publish.deny, subject))
     }
 
     /// Whether a subscription to `pattern`, as member of `queue` if that is not empty, is allowed.
-    pub(crate) fn may_subscribe(&self, pattern: &[u8], queue: &[u8]) -> SubscribeDecision {
+    pub fn may_subscribe(&self, pattern: &[u8], queue: &[u8]) -> SubscribeDecision {
         let applies = |entry: &Entry| match &entry.queue {
             None => true,
             Some(rule) => !queue.is_empty() && subject::matches(rule, queue),
@@ -71,12 +73,12 @@ impl Compiled {
     }
 
     /// Whether a message on `subject` may be delivered to a subscription that is [`SubscribeDecision::Filtered`].
-    pub(crate) fn may_receive(&self, subject: &[u8]) -> bool {
+    pub fn may_receive(&self, subject: &[u8]) -> bool {
         !any_matches(&self.subscribe.deny, subject)
     }
 
     /// Whether messages sent to `subject` would be allowed to reach this connection.
-    pub(crate) fn subscription_allowed(&self, subject: &[u8]) -> bool {
+    pub fn subscription_allowed(&self, subject: &[u8]) -> bool {
         self.may_subscribe(subject, b"") != SubscribeDecision::Denied
     }
 }
