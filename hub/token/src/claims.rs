@@ -337,7 +337,10 @@ impl Claims for ClientClaims {
         default_org(&mut self.org);
     }
     fn missing(&self) -> Option<&'static str> {
-        self.caller_id.is_empty().then_some("callerid")
+        // As nodes do: such a name would be more than one word of a subject, or of a line in a log.
+        let odd = |b: u8| matches!(b, 0..=b' ' | 0x7f | b'*' | b'>');
+        let id = &self.caller_id;
+        (id.is_empty() || id.len() > 255 || id.bytes().any(odd)).then_some("callerid")
     }
     fn unfit(&self) -> Option<&'static str> {
         if !names::valid_caller_id(&self.caller_id) {

@@ -67,6 +67,22 @@ fn t_021_dates() {
 }
 
 #[test]
+fn a_caller_that_is_no_name_has_no_token() {
+    for (id, good) in
+        [("up=alice", true), ("up=ä", true), ("up=\u{8}b", false), ("up=a b", false), ("up=*", false)]
+    {
+        let claims =
+            serde_json::json!({"callerid": id, "ou": "choria", "purpose": "choria_client_id"}).to_string();
+        let verdict = verifier().verify_client(&signed(&claims), NOW).map(drop);
+        assert_eq!(
+            verdict.map_err(|reject| reject.reason()),
+            if good { Ok(()) } else { Err("claim_invalid") },
+            "{id:?}"
+        );
+    }
+}
+
+#[test]
 fn t_020_encodings_of_the_same_token() {
     let token = signed(r#"{"callerid":"up=x","purpose":"choria_client_id"}"#);
     let reason = |token: &str| verifier().verify_client(token, NOW).err().map_or("ok", |r| r.reason());
