@@ -17,7 +17,7 @@ pub mod node;
 pub mod node_token;
 pub mod provision_files;
 pub mod redaction;
-mod regexes;
+pub mod regexes;
 pub mod rules;
 pub mod run;
 pub mod seed;

@@ -15,7 +15,7 @@ const ALWAYS: u32 = 4;
 
 /// RE2 syntax in time linear in the text; large patterns are refused.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Regexes;
+pub struct Regexes;
 
 fn compiled(pattern: &str, ignore_case: bool) -> Option<Regex> {
     if pattern.len() > REGEX {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod embedded;
+mod fuzz;
 mod guards;
 mod outside;
 mod readme;
@@ -33,6 +34,8 @@ enum Task {
     Sizes(sizes::Options),
     /// Measure, in release builds, what the README's table of numbers states
     Bench(bench::Options),
+    /// Search for inputs that break a parser, a verifier or a state machine (docs/spec/10 §12)
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Targets(options) => targets::run(&options),
         Task::Sizes(options) => sizes::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
