@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use choria_host::private_file::write_private;
 use tempfile::TempDir;
 
 use crate::operator::Operator;
@@ -97,7 +98,7 @@ impl Network {
     pub fn operator(&self, user: &str) -> Result<Operator> {
         let operator = Operator::new(&self.lab_folder().join("client.conf"), self.folder.path());
         let password = self.folder.path().join("password");
-        std::fs::write(&password, "secret")?;
+        write_private(&password, b"secret")?;
         let file = password.to_str().context("a file name that is text")?;
         operator.ok(&["login", "--username", user, "--password-file", file])?;
         Ok(operator)

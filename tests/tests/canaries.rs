@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use choria_host::private_file::write_private;
 use choria_tests::forge::Key;
 use choria_tests::{
     CONFIGURED_SECRET, FalseNode, Network, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Row, Shot, Stage,
@@ -76,7 +77,7 @@ fn t_364_t_366_t_368_an_operators_terminal_and_the_audit_tell_no_secret() -> Res
 fn story(network: &Network) -> Result<()> {
     let operator = network.operator("choria")?;
     let password = network.folder().join("typed");
-    std::fs::write(&password, TYPED)?;
+    write_private(&password, TYPED.as_bytes())?;
     let typed = password.display().to_string();
     let mut outputs = Vec::new();
     let token = format!("token={TYPED}");

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use choria_host::private_file::write_private;
 use choria_tests::{Finished, Network, Operator, certificates};
 
 /// Where a person sits: a logged-in operator and files with passwords.
@@ -14,7 +15,7 @@ struct Person<'a> {
 impl Person<'_> {
     fn log_in(&self, user: &str, password: &str, more: &[&str]) -> Result<Finished> {
         let file = self.network.folder().join("typed");
-        std::fs::write(&file, password)?;
+        write_private(&file, password.as_bytes())?;
         let file = file.display().to_string();
         let command = ["login", "--username", user, "--password-file", &file];
         self.operator.run(&[command.as_slice(), more].concat())

@@ -1,5 +1,7 @@
 //! `cargo xtask bench fleet`: how fast a fleet enrols and answers, and what it costs while idle.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -197,7 +199,8 @@ impl Lab {
 
     fn login(&self) -> Result<()> {
         let file = self.home.join("password");
-        std::fs::write(&file, "secret")?;
+        let mut private = std::fs::OpenOptions::new();
+        private.write(true).create(true).truncate(true).mode(0o600).open(&file)?.write_all(b"secret")?;
         let mut login = self.command();
         step::output(login.args(["login", "--username", "choria", "--password-file"]).arg(file))?;
         Ok(())
