@@ -14,6 +14,9 @@ use crate::forge::{self, Key};
 use crate::liar::Liar;
 use crate::request::Received;
 
+/// How long it waits before it says again that it waits.
+const SAY_AGAIN: Duration = Duration::from_secs(4);
+
 /// One candidate.
 #[derive(Debug)]
 pub struct FalseNode {
@@ -21,6 +24,8 @@ pub struct FalseNode {
     pub identity: String,
     pub key: Key,
     jwt: String,
+    /// It said that it waits, and nobody has asked it anything yet.
+    waits: bool,
 }
 
 /// What the provisioner asked it.
@@ -50,6 +55,7 @@ impl FalseNode {
             identity: identity.to_owned(),
             key: Key::generate()?,
             jwt: jwt.to_owned(),
+            waits: false,
         })
     }
 
@@ -59,12 +65,24 @@ impl FalseNode {
         let event = LifecycleEvent::new("startup", "provision_mode_server", &self.identity, now, id)
             .with("version", "0.99.0");
         self.connection.publish(&event.subject(), &event.to_bytes()?).await?;
+        self.waits = true;
         Ok(())
     }
 
     /// What it is asked next; `None` when nobody asks in this time.
     pub async fn asked(&mut self, limit: Duration) -> Result<Option<Asked>> {
-        let Some(message) = self.connection.message(limit).await? else { return Ok(None) };
+        let until = tokio::time::Instant::now() + limit;
+        let message = loop {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            // a provisioner that says that it started may not have its subscription yet, and events are not kept
+            let patience = if self.waits { left.min(SAY_AGAIN) } else { left };
+            match self.connection.message(patience).await? {
+                Some(message) => break message,
+                None if patience < left => self.announce().await?,
+                None => return Ok(None),
+            }
+        };
+        self.waits = false;
         let received = Received::parse(&message.payload)?;
         let call = RpcRequest::parse(&received.request.message)?;
         Ok(Some(Asked { received, call }))
