@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::Target;
 use crate::corpus::{fixture, strings, tokens};
+use crate::oracle::{Case, Reading, each_once, read};
 use crate::pieces::{Choices, Script};
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -85,6 +86,31 @@ pub(crate) const TARGETS: &[Target] = &[
 /// Clock of the vectors: 2027-01-01T00:00:00Z.
 pub(crate) const NOW: i64 = 1_798_761_600;
 
+/// The claims that decide anything.
+const CLAIMS: &[&str] = &[
+    "purpose",
+    "sub",
+    "iss",
+    "tcs",
+    "issexp",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "public_key",
+    "ou",
+    "callerid",
+    "identity",
+    "permissions",
+    "collectives",
+    "opa_policy",
+    "agents",
+    "cht",
+    "chs",
+    "chu",
+    "chsrv",
+];
+
 fn golden() -> Vec<String> {
     let mut found = tokens(&fixture("tokens/chain.json"));
     found.extend(tokens(&fixture("tokens/verdicts.json")));
@@ -154,6 +180,25 @@ fn agree(token: &str) -> Verdicts {
             assert!(!is_point(&claims_of(token)), "{kind}: a good key is refused by the host");
             continue;
         }
+        let (bytes, claims) = (claim_bytes(token), claims_of(token));
+        match read(&bytes, Case::Exact, 64) {
+            // Beside the claims that the core looks at: a number that serde_json cannot hold, or a name twice.
+            Reading::Unrepresentable if core.is_ok() => {
+                assert!(host.is_err());
+                continue;
+            }
+            Reading::Ambiguous if core.is_ok() => {
+                assert!(host.is_err(), "{kind}: the host reads ambiguous claims: {claims}");
+                assert!(each_once(&bytes, CLAIMS), "{kind}: the core reads ambiguous claims: {claims}");
+                continue;
+            }
+            // The core leaves the text of a policy out unread; whoever evaluates it reads it, and then refuses it.
+            Reading::NotJson if core.is_ok() => {
+                assert!(host.is_err() && claims.contains("opa_policy"), "{kind}: no JSON was read: {claims}");
+                continue;
+            }
+            _ => {}
+        }
         if same_white_space(token) {
             assert_eq!(
                 host.is_ok(),
@@ -180,8 +225,11 @@ fn is_point(claims: &str) -> bool {
 }
 
 fn claims_of(token: &str) -> String {
-    let part = token.split('.').nth(1).unwrap_or_default();
-    String::from_utf8_lossy(&URL_SAFE_NO_PAD.decode(part).unwrap_or_default()).into_owned()
+    String::from_utf8_lossy(&claim_bytes(token)).into_owned()
+}
+
+fn claim_bytes(token: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap_or_default()).unwrap_or_default()
 }
 
 fn compact(input: &[u8]) {
