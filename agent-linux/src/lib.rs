@@ -24,9 +24,11 @@ pub mod seed;
 pub mod startup;
 pub mod status;
 pub mod swarm;
-pub mod thinning;
 
 pub use run::{ExitReason, RunOptions, run};
 
 /// Version of the product, shown in inventories and events.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Log lines of one refusal reason in a minute. A node knows no address of its peers, so this is for all of them.
+const LINES_PER_REASON: u64 = 200;

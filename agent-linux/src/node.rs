@@ -13,6 +13,7 @@ use agent_core::rpc::{
     Agent, AgentMeta, Call, NOT_AUTHORIZED, ReplyWriter, Status as CallStatus, StatusCode,
 };
 use choria_host::rego::RequestFilter;
+use choria_host::thinning::Thinning;
 
 use crate::agents::{self, ChoriaUtil, ProvisionAgent, RpcUtil};
 use crate::audit::Audit;
@@ -22,7 +23,6 @@ use crate::facts::{Classes, Facts};
 use crate::node_token;
 use crate::rules::Rules;
 use crate::status::{Counters, Status};
-use crate::thinning::Thinning;
 
 /// Largest `data` of one reply: what three layers of base64 still fit into a message of 1 MiB.
 const MAX_REPLY: usize = 400 * 1024;
@@ -77,7 +77,7 @@ pub struct Node {
     classes: RefCell<Classes>,
     live: RefCell<Live>,
     audit: Option<Audit>,
-    denials: RefCell<Thinning>,
+    denials: RefCell<Thinning<&'static str>>,
     turns: Turns,
     provision: RefCell<Option<ProvisionAgent>>,
     /// Only one call of `choria_provision` at a time; the others wait for their turn.
@@ -101,7 +101,7 @@ impl Node {
                 refused: BTreeMap::new(),
             }),
             audit: config.audit.clone().map(Audit::new),
-            denials: RefCell::default(),
+            denials: RefCell::new(Thinning::new(crate::LINES_PER_REASON)),
             turns: Turns::default(),
             provision: RefCell::new(provision),
             provision_turn: tokio::sync::Mutex::new(()),

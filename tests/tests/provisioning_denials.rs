@@ -415,3 +415,28 @@ async fn t_129_t_130_events_of_candidates() -> Result<()> {
 fn refusals(log: &str) -> usize {
     log.lines().filter(|line| line.contains("reason=provision_refused")).count()
 }
+
+/// docs/spec/10 §9: what a waiting node sends too fast is read later, and its events are few and small.
+#[tokio::test]
+async fn a_waiting_node_publishes_no_faster_than_it_needs_to() -> Result<()> {
+    let stage = Stage::shared()?;
+    let identity = "paced.example.net";
+    let mut node = candidate(&stage, identity, [9, 1]).await?;
+    let began = std::time::Instant::now();
+    let reply = format!("PUB provisioning.reply.{} 2\r\n{{}}\r\n", "0".repeat(32));
+    node.connection.say(&format!("{}PING\r\n", reply.repeat(300))).await?;
+    ensure!(node.connection.settled().await?.is_none(), "refused instead of read later");
+    let took = began.elapsed();
+    ensure!(took >= Duration::from_millis(1_900), "200 at once and 50 a second, so 2 s: {took:?}");
+    let event = format!("PUB choria.lifecycle.event.startup.{identity} 2\r\n{{}}\r\n");
+    node.connection.say(&format!("{}PING\r\n", event.repeat(20))).await?;
+    let refused = node.connection.settled().await?.unwrap_or_default();
+    ensure!(refused.contains("Permissions Violation") && refused.contains("too often"), "{refused:?}");
+    let large = vec![b' '; 4097];
+    let refused = node.connection.publish("choria.lifecycle.event.startup.x", &large).await?;
+    ensure!(refused.is_some_and(|error| error.contains("too large")), "a large event was taken");
+    wait_until("both refusals are logged", Duration::from_secs(10), || {
+        let log = stage.log("broker");
+        log.lines().any(|line| line.contains("reason=limit") && line.contains(identity))
+    })
+}

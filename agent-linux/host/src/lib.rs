@@ -16,6 +16,7 @@ pub mod random;
 pub mod rego;
 pub mod settings;
 pub mod terminal;
+pub mod thinning;
 pub mod tls;
 
 pub use one_line::one_line;

@@ -360,7 +360,10 @@ impl File {
                 .unwrap_or_else(|| "info".to_owned()),
             site: Some(self.site).filter(|text| !text.is_empty()).unwrap_or_else(|| "default".to_owned()),
             listen: address(self.port, self.listen_address.unwrap_or(anywhere)),
-            monitor: address(self.monitor_port, self.monitor_address.unwrap_or(anywhere)),
+            monitor: address(
+                self.monitor_port,
+                self.monitor_address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            ),
             tls,
             plain_http: false,
             userlist,

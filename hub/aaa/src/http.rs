@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::login::{LoginRequest, LoginResponse};
+use crate::refusal_log::RefusalLog;
 use crate::services::Current;
 use crate::signer::SignRequest;
 
@@ -88,6 +89,7 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let refusals = Arc::new(RefusalLog::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -103,13 +105,16 @@ pub(crate) async fn serve(
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!(reason = "limit", %peer, "connection closed: {MAX_CONNECTIONS} are open");
+            if let Some(left_out) = refusals.may_log("limit", &peer.ip().to_string()) {
+                tracing::warn!(reason = "limit", %peer, left_out, "connection closed: {MAX_CONNECTIONS} are open");
+            }
             continue;
         };
-        let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+        let (tls, router, stop, refusals) =
+            (tls.clone(), router.clone(), stop.clone(), Arc::clone(&refusals));
         tokio::spawn(async move {
             let _place = place;
-            Box::pin(connection(stream, peer, tls, router, stop)).await;
+            Box::pin(connection(stream, peer, tls, router, stop, &refusals)).await;
         });
     }
     let everyone = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
@@ -122,6 +127,7 @@ async fn connection(
     tls: Option<Arc<Tls>>,
     router: Router,
     stop: watch::Receiver<bool>,
+    refusals: &RefusalLog,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, "no TCP_NODELAY: {error}");
@@ -135,7 +141,10 @@ async fn connection(
         Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
     };
     if client_certificate && stream.get_ref().1.peer_certificates().is_none_or(<[_]>::is_empty) {
-        return tracing::warn!(reason = "tls_client_cert", %peer, "connection closed: no client certificate");
+        if let Some(left_out) = refusals.may_log("tls_client_cert", &peer.ip().to_string()) {
+            tracing::warn!(reason = "tls_client_cert", %peer, left_out, "connection closed: no client certificate");
+        }
+        return;
     }
     requests(stream, peer, router, stop).await;
 }

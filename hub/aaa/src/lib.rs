@@ -18,6 +18,7 @@ mod issuing;
 mod login;
 mod metrics;
 mod monitor;
+mod refusal_log;
 mod restart;
 mod running;
 mod services;

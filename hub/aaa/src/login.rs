@@ -19,6 +19,7 @@ use crate::config::{LoginLimits, UserlistConfig};
 use crate::error::AaaError;
 use crate::issuing::{self, IssuingError};
 use crate::metrics::Metrics;
+use crate::refusal_log::RefusalLog;
 use crate::throttle::Throttle;
 use crate::userlist::Userlist;
 
@@ -127,6 +128,7 @@ pub(crate) struct LoginState {
     seen: Mutex<Seen>,
     /// Names typed wrong are logged as a hash with this key: people type passwords into the name field.
     log_key: [u8; 32],
+    refusals: RefusalLog,
 }
 
 impl Default for LoginState {
@@ -138,6 +140,7 @@ impl Default for LoginState {
             waiting: Arc::new(Semaphore::new(cores.saturating_add(MAX_WAITING))),
             seen: Mutex::default(),
             log_key: choria_host::random::array(),
+            refusals: RefusalLog::default(),
         }
     }
 }
@@ -180,7 +183,11 @@ impl Login {
             }
             Err(refusal) => {
                 self.metrics.authenticator_errors.inc();
-                tracing::warn!(reason = refusal.reason(), user = self.masked(&request.username), %address, "login refused: {refusal}");
+                let reason = refusal.reason();
+                if let Some(left_out) = self.state.refusals.may_log(reason, &address.to_string()) {
+                    let user = self.masked(&request.username);
+                    tracing::warn!(reason, user, %address, left_out, "login refused: {refusal}");
+                }
                 LoginResponse::error(refusal.text())
             }
         }
@@ -236,7 +243,10 @@ impl Login {
         let Some(user) = user.filter(|_| matches) else { return Err(Refusal::Password) };
         if !self.state.first_use(&request.signature) {
             // Harmless: the token is bound to the key that was presented first. But somebody recorded it.
-            tracing::warn!(reason = "replayed", user = request.username, %address, "login request seen before");
+            if let Some(left_out) = self.state.refusals.may_log("replayed", &address.to_string()) {
+                let user = &request.username;
+                tracing::warn!(reason = "replayed", user, %address, left_out, "login request seen before");
+            }
         }
         issuing::issue(&self.config, &user, &key, clock::unix_seconds()).map_err(|error| match error {
             IssuingError::Policy(_) | IssuingError::PolicyUnusable => Refusal::Policy(error.to_string()),

@@ -19,6 +19,7 @@ use crate::authorizer::{Question, Verdict};
 use crate::config::{AuthorizerKind, SignerConfig};
 use crate::error::AaaError;
 use crate::metrics::Metrics;
+use crate::refusal_log::RefusalLog;
 use crate::throttle::CallerRate;
 use crate::token_cache::{Caller, TokenCache};
 use crate::user::request_caller;
@@ -136,6 +137,7 @@ impl std::fmt::Debug for SignRequest<'_> {
 pub struct SignerState {
     rate: CallerRate,
     seen: Mutex<Seen>,
+    refusals: RefusalLog,
 }
 
 #[derive(Debug, Default)]
@@ -254,12 +256,15 @@ impl Signer {
                     Refusal::Unrecorded | Refusal::DelegationExpired => self.metrics.signer_errors.inc(),
                     _ => self.metrics.signer_denied.inc(),
                 }
-                tracing::warn!(
-                    reason = refusal.reason(),
-                    caller = %trail.caller.escape_default(),
-                    from = asked.from,
-                    "request denied: {refusal}"
-                );
+                if let Some(left_out) = self.state.refusals.may_log(refusal.reason(), asked.from) {
+                    tracing::warn!(
+                        reason = refusal.reason(),
+                        caller = %trail.caller.escape_default(),
+                        from = asked.from,
+                        left_out,
+                        "request denied: {refusal}"
+                    );
+                }
                 if !matches!(refusal, Refusal::Unrecorded) {
                     // A denial stands whether it could be recorded or not.
                     let _recorded = self.audit.record(&Record {

@@ -15,6 +15,7 @@ use crate::allow_list::AllowList;
 use crate::nonce::{Proof, check_proof};
 use crate::permissions::{self, NodeSubject, Permissions};
 use crate::token_cache::TokenCache;
+use crate::waiting_limits::WaitingLimits;
 
 /// Account of all fleet traffic.
 pub const ACCOUNT_CHORIA: &str = "choria";
@@ -24,9 +25,6 @@ pub const ACCOUNT_PROVISIONING: &str = "provisioning";
 pub const ACCOUNT_SYSTEM: &str = "system";
 /// The user name that enters account `provisioning` as its provisioner.
 pub const PROVISIONER_USER: &str = "provisioner";
-
-/// Subscriptions of a node that waits to be provisioned (docs/spec/10 §9).
-const WAITING_SUBSCRIPTIONS: usize = 16;
 
 /// What a connection presents.
 #[derive(Debug, Clone, Copy)]
@@ -77,8 +75,8 @@ pub struct Placement {
     pub path: Path,
     /// Labels for monitoring.
     pub tags: Vec<String>,
-    /// Subscriptions, where fewer than usual.
-    pub max_subscriptions: Option<usize>,
+    /// What it may take of the broker, where less than usual.
+    pub limits: Option<WaitingLimits>,
     /// What an operator should know although it was let in.
     pub warnings: Vec<&'static str>,
 }
@@ -152,6 +150,8 @@ pub struct ProvisioningPolicy {
     pub own_node_subject: bool,
     /// `…provisioning.token_scope = provisioning`: a provisioner's token is good for nothing else.
     pub token_scope: bool,
+    /// What each waiting node may take.
+    pub limits: WaitingLimits,
 }
 
 /// The system user.
@@ -270,7 +270,7 @@ impl Policy {
             expires: None,
             path: Path::Provisioner,
             tags: Vec::new(),
-            max_subscriptions: None,
+            limits: None,
             warnings: Vec::new(),
         };
         if !self.issuer_mode() {
@@ -353,7 +353,7 @@ impl Policy {
             expires,
             path: Path::System,
             tags: labels,
-            max_subscriptions: None,
+            limits: None,
             warnings: Vec::new(),
         })
     }
@@ -390,7 +390,7 @@ impl Policy {
             expires: token.expires(),
             path: Path::Client,
             tags: tags(&token),
-            max_subscriptions: None,
+            limits: None,
             warnings: Vec::new(),
         })
     }
@@ -429,7 +429,7 @@ impl Policy {
             expires: token.expires(),
             path: Path::Server,
             tags: tags(&token),
-            max_subscriptions: None,
+            limits: None,
             warnings,
         })
     }
@@ -462,7 +462,7 @@ impl Policy {
             expires: None,
             path: Path::Certificate,
             tags: Vec::new(),
-            max_subscriptions: None,
+            limits: None,
             warnings: Vec::new(),
         })
     }
@@ -514,7 +514,7 @@ impl Policy {
             expires: token.expires(),
             path: Path::WaitingNode,
             tags: [tags(&token), vec![presented_token(c.token)]].concat(),
-            max_subscriptions: Some(WAITING_SUBSCRIPTIONS),
+            limits: Some(policy.limits.clone()),
             warnings,
         })
     }

@@ -12,6 +12,7 @@ use choria_token::{Key, KeyError, PublicKey, Verifier, is_published_test_key};
 
 use crate::admission::{Policy, ProvisioningPolicy, SystemPolicy, TokenTrust, VerifiedTokens};
 use crate::allow_list::AllowList;
+use crate::waiting_limits::WaitingLimits;
 
 /// Longer waits for credentials only help those who hold sockets open.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -231,6 +232,7 @@ impl BrokerConfig {
                 require_signature: s.bool(&format!("{prefix}.require_signature"), true),
                 own_node_subject: s.get(&format!("{prefix}.node_subject")) != Some("any"),
                 token_scope: s.get(&format!("{prefix}.token_scope")) == Some("provisioning"),
+                limits: WaitingLimits::from_settings(s, self.max_connections)?,
             }),
             _ => None,
         };

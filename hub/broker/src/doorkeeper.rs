@@ -75,7 +75,9 @@ impl From<Placement> for Admission {
             permissions: placement.permissions.into(),
             expires_unix: placement.expires,
             tags: placement.tags,
-            max_subscriptions: placement.max_subscriptions,
+            max_subscriptions: placement.limits.as_ref().map(|limits| limits.subscriptions),
+            max_account_connections: placement.limits.as_ref().map(|limits| limits.connections),
+            pace: placement.limits.map(|limits| limits.pace),
         }
     }
 }

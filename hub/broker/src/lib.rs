@@ -15,6 +15,7 @@ mod reread;
 mod run;
 mod stats;
 mod token_cache;
+mod waiting_limits;
 
 pub use admission::{Denial, Placement, Policy, Presented, Transport};
 pub use allow_list::AllowList;
@@ -23,3 +24,4 @@ pub use explain::{Explanation, Nonce, Password, Question, explain};
 pub use nonce::Proof;
 pub use run::{Broker, BrokerError, check, run, run_with};
 pub use stats::Metrics;
+pub use waiting_limits::WaitingLimits;

@@ -16,7 +16,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use choria_broker::admission::{Path, Policy, ProvisioningPolicy, SystemPolicy, TokenTrust, VerifiedTokens};
-use choria_broker::{AllowList, Nonce, Password, Presented, Proof, Question, Transport, explain};
+use choria_broker::{
+    AllowList, Nonce, Password, Presented, Proof, Question, Transport, WaitingLimits, explain,
+};
 use choria_host::private_file::Secret;
 use choria_token::claims::{ClientPermissions, ProvisioningClaims};
 use choria_token::{ClientClaims, Issuer, Seed, ServerClaims, Verifier};
@@ -49,6 +51,7 @@ impl World {
                 require_signature: true,
                 own_node_subject: true,
                 token_scope: false,
+                limits: WaitingLimits::of_broker(50_000),
             }),
             system: Some(SystemPolicy {
                 user: "system".into(),

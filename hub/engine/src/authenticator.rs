@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use rustls_pki_types::CertificateDer;
 
 use crate::connect::ConnectOptions;
+use crate::pace::Pace;
 
 /// Decides who may connect, and as whom. Called once per connection, off the message path, on a thread that may
 /// compute for a while; at most [`crate::EngineConfig::handshakes`] calls run at the same time.
@@ -70,6 +71,10 @@ pub struct Admission {
     pub tags: Vec<String>,
     /// Subscriptions of this connection; `None`: the engine's limit.
     pub max_subscriptions: Option<usize>,
+    /// Refused when its account has so many connections already.
+    pub max_account_connections: Option<usize>,
+    /// How fast it may publish; `None`: as fast as it can.
+    pub pace: Option<Pace>,
 }
 
 /// Subjects a connection may use. The default allows everything.

@@ -627,11 +627,11 @@ impl Shared {
     }
 
     /// One line per refused operation, thinned out like refused connections.
-    pub(crate) fn log_violation(&self, client: &Client, text: &str) {
+    pub(crate) fn log_violation(&self, client: &Client, reason: &'static str, text: &str) {
         let Some(remote) = client.remote else { return };
-        if let Some(suppressed) = self.failures.may_log("permission_missing", remote.ip(), Instant::now()) {
+        if let Some(suppressed) = self.failures.may_log(reason, remote.ip(), Instant::now()) {
             tracing::warn!(
-                reason = "permission_missing", cid = client.cid, user = ?client.user, name = ?client.name,
+                reason, cid = client.cid, user = ?client.user, name = ?client.name,
                 detail = %printable(text), suppressed, "operation refused"
             );
         }

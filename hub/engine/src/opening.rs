@@ -287,6 +287,11 @@ async fn admit(
         let account = shared.account(&admission.account).ok_or_else(|| {
             Denial::new("account_missing", format!("account {:?} is not configured", admission.account))
         })?;
+        let most = admission.max_account_connections.unwrap_or(usize::MAX);
+        if account.connections.load(Ordering::Relaxed) >= most as u64 {
+            let detail = format!("account {:?} has its {most} connections", admission.account);
+            return Err(Denial::new("limit", detail));
+        }
         let expires_in = match admission.expires_unix {
             None => None,
             Some(at) => {
@@ -339,7 +344,16 @@ async fn admit(
         no_responders: options.no_responders,
         ..ConnectOptions::default()
     };
-    Some(Opened { stream, parser, client, options: flags, max_subscriptions, expires_in, rest })
+    Some(Opened {
+        stream,
+        parser,
+        client,
+        options: flags,
+        max_subscriptions,
+        pace: admission.pace,
+        expires_in,
+        rest,
+    })
 }
 
 /// What no credentials can make good.

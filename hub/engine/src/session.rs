@@ -21,6 +21,7 @@ use crate::clock;
 use crate::close::{CloseReason, error_line, quoted};
 use crate::connect::ConnectOptions;
 use crate::engine::Shared;
+use crate::pace::{Pace, Pacer, Refused};
 use crate::parser::{Op, ParseError, Parser};
 use crate::permissions::SubscribeDecision;
 use crate::router::{ANSWER_PREFIX, Message, Outcome, Route, Scratch, is_reserved_reply};
@@ -62,6 +63,8 @@ pub(crate) struct Session {
     next_ping: Instant,
     expires: Option<Instant>,
     stalled_until: Option<Instant>,
+    /// Read and not acted on yet: the connection is over its pace. At most one read.
+    unread: Vec<u8>,
 }
 
 /// What the operations of a client act upon.
@@ -82,6 +85,7 @@ struct Core {
     msgs: u64,
     bytes: u64,
     stalled: bool,
+    pacer: Option<Box<Pacer>>,
 }
 
 /// Bytes taken from the queue and being written.
@@ -109,6 +113,7 @@ pub(crate) struct Opened {
     pub(crate) client: Arc<Client>,
     pub(crate) options: ConnectOptions,
     pub(crate) max_subscriptions: usize,
+    pub(crate) pace: Option<Pace>,
     pub(crate) expires_in: Option<Duration>,
     /// Bytes after the CONNECT line.
     pub(crate) rest: Vec<u8>,
@@ -134,6 +139,7 @@ impl Session {
             msgs: 0,
             bytes: 0,
             stalled: false,
+            pacer: opened.pace.map(|pace| Box::new(Pacer::new(pace, now))),
         };
         let next_ping = now + jittered(FIRST_PING.min(core.shared.config.ping_interval), core.client.cid);
         let session = Session {
@@ -145,6 +151,7 @@ impl Session {
             next_ping,
             expires,
             stalled_until: None,
+            unread: Vec::new(),
         };
         (session, opened.rest)
     }
@@ -295,6 +302,10 @@ impl Session {
 
     /// Reads once and acts on it; false when there is nothing to read.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, CloseReason> {
+        if !self.unread.is_empty() {
+            let unread = std::mem::take(&mut self.unread);
+            return self.process(&unread).map(|()| true);
+        }
         let mut scratch = READ_SCRATCH.take();
         if scratch.len() < READ_BUFFER {
             scratch = vec![0; READ_BUFFER];
@@ -313,6 +324,11 @@ impl Session {
     fn process(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         let mut input = bytes;
         let result = loop {
+            if let Some(wait) = self.core.pacer.as_mut().and_then(|pacer| pacer.wait(Instant::now())) {
+                self.unread = input.to_vec();
+                self.stalled_until = Some(Instant::now() + wait);
+                break Ok(());
+            }
             match self.parser.next(&mut input) {
                 Ok(Some(op)) => {
                     if let Err(reason) = self.core.act(op) {
@@ -332,7 +348,8 @@ impl Session {
             (core.msgs, core.bytes) = (0, 0);
         }
         if std::mem::take(&mut core.stalled) {
-            self.stalled_until = Some(Instant::now() + STALL);
+            let until = Instant::now() + STALL;
+            self.stalled_until = Some(self.stalled_until.map_or(until, |paced| paced.max(until)));
         }
         result
     }
@@ -539,13 +556,29 @@ impl Core {
 
     /// Refuses an operation of a connection that stays.
     fn violation(&self, text: &str) {
-        self.shared.log_violation(&self.client, text);
+        self.refuse("permission_missing", text);
+    }
+
+    fn refuse(&self, reason: &'static str, text: &str) {
+        self.shared.log_violation(&self.client, reason, text);
         self.error(text);
     }
 
     fn publish(&mut self, message: Message<'_>) {
         self.msgs += 1;
         self.bytes += message.body.len() as u64;
+        if let Some(pacer) = &mut self.pacer
+            && let Err(refused) = pacer.count(message.subject, message.body.len(), Instant::now())
+        {
+            let why = match refused {
+                Refused::TooOften => "too often",
+                Refused::TooLarge => "too large",
+            };
+            // Worded like a refused permission: clients stay connected at those.
+            let subject = quoted(message.subject);
+            self.refuse("limit", &format!("Permissions Violation for Publish to {subject}, {why}"));
+            return;
+        }
         if is_reserved_reply(message.reply) {
             self.violation(&format!(
                 "Permissions Violation for Publish with Reply of {}",

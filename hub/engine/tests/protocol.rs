@@ -321,6 +321,46 @@ async fn limits_on_connections_and_subscriptions() {
     engine.shutdown().await;
 }
 
+/// Nothing is lost of what comes too fast: it is read later, and what comes behind it waits as well.
+#[tokio::test]
+async fn a_connection_with_a_pace_is_read_no_faster() {
+    let (engine, address) = start_with(config(), vec![AccountConfig::named("main")]).await;
+    let mut paced = Raw::user(address, "main/paced", "").await;
+    let mut other = Raw::user(address, "main/a", "").await;
+    other.send("SUB t 1\r\n").await;
+    assert!(other.sync().await.is_empty());
+    let began = Instant::now();
+    paced.send(&"PUB t 2\r\nhi\r\n".repeat(200)).await;
+    assert!(paced.sync().await.is_empty());
+    assert!(began.elapsed() >= Duration::from_millis(1_900), "100 at once, then 50 a second");
+    let heard = other.sync().await;
+    assert_eq!(heard.iter().filter(|line| line.starts_with("MSG t 1")).count(), 200);
+
+    paced.send("PUB event.a 2\r\nhi\r\nPUB event.b 2\r\nhi\r\nPUB event.c 2\r\nhi\r\n").await;
+    assert_eq!(paced.sync().await, ["-ERR 'Permissions Violation for Publish to \"event.c\", too often'"]);
+    paced.send("PUB event.d 17\r\n12345678901234567\r\n").await;
+    assert_eq!(paced.sync().await, ["-ERR 'Permissions Violation for Publish to \"event.d\", too large'"]);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn some_are_let_in_only_while_their_account_has_room() {
+    let (engine, address) = start_with(config(), vec![AccountConfig::named("main")]).await;
+    let one = Raw::user(address, "main/crowd", "").await;
+    let _two = Raw::user(address, "main/a", "").await;
+    let mut three = Raw::open(address).await;
+    three.send("CONNECT {\"user\":\"main/crowd\",\"pass\":\"pw\",\"verbose\":false}\r\nPING\r\n").await;
+    assert_eq!(three.rest().await, "-ERR 'Authorization Violation'\r\n");
+    let _others_are_not_concerned = Raw::user(address, "main/b", "").await;
+    drop(one);
+    let began = Instant::now();
+    while engine.stats().connections > 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert!(began.elapsed() < Duration::from_secs(10), "still counted");
+    }
+    engine.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stops_is_cut_and_others_are_not() {
     let config = EngineConfig { max_pending: 256 * 1024, write_deadline: Duration::from_secs(2), ..config() };

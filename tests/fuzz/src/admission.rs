@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use choria_broker::admission::{Path, Policy, ProvisioningPolicy, SystemPolicy, TokenTrust, VerifiedTokens};
-use choria_broker::{AllowList, Presented, Proof, Transport};
+use choria_broker::{AllowList, Presented, Proof, Transport, WaitingLimits};
 use choria_host::Secret;
 use choria_token::claims::ProvisioningClaims;
 use choria_token::{ClientClaims, Issuer, Key, Seed, ServerClaims, Verifier};
@@ -140,6 +140,7 @@ fn config(shape: u8, more: u8) -> Config {
             require_signature: bit(3),
             own_node_subject: more & 4 == 4,
             token_scope: bit(4),
+            limits: WaitingLimits::of_broker(50_000),
         }),
         system: system.then(|| SystemPolicy {
             user: "system".into(),

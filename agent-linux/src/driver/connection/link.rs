@@ -6,13 +6,13 @@ use agent_core::lifecycle::Kind;
 use agent_core::machine::{Buffers, Event, Input, Output};
 use agent_core::rpc::StatusText;
 use agent_core::session::{AgentRow, Credentials, State};
+use choria_host::thinning::Thinning;
 
 use super::super::dial::{self, Stream};
 use super::super::host::{AgentEntry, Held};
 use super::super::queue::Busy;
 use super::*;
 use crate::broker_target::Broker;
-use crate::thinning::Thinning;
 
 /// What a step leaves for the asynchronous part.
 enum Todo {
@@ -53,7 +53,7 @@ pub(super) struct Link<'c> {
     dials: u32,
     sent_bytes: u64,
     received_bytes: u64,
-    thinning: Thinning,
+    thinning: Thinning<&'static str>,
 }
 
 impl<'c> Link<'c> {
@@ -84,7 +84,7 @@ impl<'c> Link<'c> {
             dials: 0,
             sent_bytes: 0,
             received_bytes: 0,
-            thinning: Thinning::default(),
+            thinning: Thinning::new(crate::LINES_PER_REASON),
         }
     }
 
@@ -450,7 +450,13 @@ fn signer<'a>(key: Option<&'a SigningKey>, held: Option<&'a Held>) -> Option<Sig
     Some(Signer { key: key?, token })
 }
 
-fn report(identity: &str, broker: &str, host: &dyn Host, thinning: &mut Thinning, event: Event<'_>) {
+fn report(
+    identity: &str,
+    broker: &str,
+    host: &dyn Host,
+    thinning: &mut Thinning<&'static str>,
+    event: Event<'_>,
+) {
     match event {
         Event::Ready => {
             tracing::info!(identity, broker, "connected");

@@ -179,7 +179,8 @@ fn as_json(answer: &Explanation, config: &BrokerConfig) -> Value {
             warnings.extend(placed.warnings.iter().map(|warning| (*warning).to_owned()));
             json!({
                 "path": placed.path.as_str(), "account": placed.account, "user": placed.user,
-                "permissions": placed.permissions, "max_subscriptions": placed.max_subscriptions,
+                "permissions": placed.permissions,
+                "max_subscriptions": placed.limits.as_ref().map(|limits| limits.subscriptions),
                 "token_expires": placed.expires, "session_ends": ends(placed, config), "tags": placed.tags,
             })
         }
@@ -231,8 +232,10 @@ fn admitted(placed: &Placement, config: &BrokerConfig) -> String {
             (None, None) => String::from("never, the credentials do not expire"),
         },
     );
-    if let Some(limit) = placed.max_subscriptions {
-        line("Subscriptions", &format!("at most {limit}"));
+    if let Some(limits) = &placed.limits {
+        let messages = limits.pace.messages;
+        line("Subscriptions", &format!("at most {}", limits.subscriptions));
+        line("Messages", &format!("{} a second, {} at once", messages.per_second, messages.burst));
     }
     for tag in &placed.tags {
         line("Tag", tag);

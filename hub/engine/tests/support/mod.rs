@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use nats_engine::{
-    AccountConfig, Admission, Authenticator, Candidate, Denial, Engine, EngineConfig, Permissions, Rules,
+    AccountConfig, Admission, Authenticator, Candidate, Denial, Engine, EngineConfig, Pace, Permissions,
+    Rate, Rules, SubjectPace,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,6 +32,7 @@ impl Authenticator for TestUsers {
         let (account, name) = connect.user.split_once('/').unwrap_or(("main", &connect.user));
         let list = |items: &[&str]| items.iter().map(ToString::to_string).collect::<Vec<_>>();
         let (mut permissions, mut expires_unix) = (Permissions::default(), None);
+        let (mut pace, mut max_account_connections) = (None, None);
         match name {
             "narrow" => {
                 permissions.publish = Rules { allow: Some(list(&["ok.>"])), deny: list(&["ok.no"]) };
@@ -38,6 +40,18 @@ impl Authenticator for TestUsers {
             }
             "filtered" => permissions.subscribe.deny = list(&["*.reply.>"]),
             "short" => expires_unix = Some(unix_now() + 2),
+            "paced" => {
+                pace = Some(Pace {
+                    messages: Rate { per_second: 50, burst: 100 },
+                    bytes: Rate { per_second: 1 << 20, burst: 1 << 20 },
+                    subjects: vec![SubjectPace {
+                        prefix: "event.".to_owned(),
+                        messages: Rate { per_second: 1, burst: 2 },
+                        max_payload: 16,
+                    }],
+                });
+            }
+            "crowd" => max_account_connections = Some(2),
             "late" => expires_unix = Some(unix_now() - 1),
             _ => {}
         }
@@ -46,6 +60,8 @@ impl Authenticator for TestUsers {
             user: name.to_owned(),
             permissions,
             expires_unix,
+            pace,
+            max_account_connections,
             ..Admission::default()
         })
     }
