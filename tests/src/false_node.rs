@@ -23,7 +23,8 @@ pub struct FalseNode {
     pub connection: Liar,
     pub identity: String,
     pub key: Key,
-    jwt: String,
+    /// What it answers to `jwt`; at first the token that it connected with.
+    pub jwt: String,
     /// It said that it waits, and nobody has asked it anything yet.
     waits: bool,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use choria_tests::{FalseNode, NODE, Row, Stage, wait_until};
+use choria_tests::{FalseNode, NODE, PROVISIONING_TOKEN, Row, Stage, forge, wait_until};
 
 async fn candidate(stage: &Stage, identity: &str, [high, low]: [u8; 2]) -> Result<FalseNode> {
     let from = Ipv4Addr::new(127, 7, high, low);
@@ -49,6 +49,20 @@ async fn t_127_t_131_names_that_somebody_else_has() -> Result<()> {
         ensure!(candidate.asked(Duration::from_secs(2)).await?.is_none(), "a candidate was asked for a key");
     }
     row.saw("deferred, identity claimed twice, from different addresses; neither is asked for a key");
+
+    // a token that is as good as the one it connected with, but is another
+    let mut row = row.then(135).await?;
+    let mut swapper = candidate(&stage, "n9.example.net", [135, 1]).await?;
+    let claims = forge::provisioning(PROVISIONING_TOKEN, "nats://127.0.0.1:1")?;
+    swapper.jwt = forge::token(&claims, &stage.org);
+    let asked = swapper.enrol(Duration::from_secs(6)).await?;
+    let actions: Vec<_> = asked.iter().map(|asked| asked.call.action.as_str()).collect();
+    ensure!(actions.iter().all(|action| *action == "jwt"), "it went on to {actions:?}");
+    let said =
+        || stage.log("broker").lines().any(|l| l.contains("n9.example.net") && l.contains("connected with"));
+    wait_until("the hub says why", Duration::from_secs(10), said)?;
+    row.control.is_served().await?;
+    row.saw("failed after `jwt`: not the token that the node connected with");
 
     // alone, a candidate is welcome
     let mut honest = candidate(&stage, "n8.example.net", [127, 3]).await?;

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
@@ -189,6 +189,38 @@ fn the_nonce() {
     let sig = world.sig();
     let c = Presented { token: &token, proof: Proof::signature("", &sig), ..nobody() };
     assert_eq!(world.reason(&c), "nonce_bad", "no nonce in INFO");
+}
+
+/// How much of a password is right cannot be told from how long its refusal takes.
+#[test]
+fn t_040_wrong_passwords_take_equally_long() {
+    let mut world = World::new();
+    let right = "x".repeat(1024);
+    world.policy.provisioning.as_mut().unwrap().password = Secret::new(right.clone());
+    let early = format!("y{}", &right[1..]);
+    let late = format!("{}y", &right[1..]);
+    let mut took = [Vec::new(), Vec::new()];
+    // by turns, so that whatever else the machine does falls on both
+    for _ in 0..4001 {
+        for (password, took) in [&early, &late].into_iter().zip(&mut took) {
+            let c = Presented { user: "provisioner", password, ..nobody() };
+            let start = Instant::now();
+            let reason = world.reason(&c);
+            took.push(start.elapsed());
+            assert_eq!(reason, "password_bad");
+        }
+    }
+    took.iter_mut().for_each(|took| took.sort_unstable());
+    let quarter = |took: &[Duration], part: usize| took[took.len() * part / 4];
+    let [early, late] = &took;
+    let noise = quarter(early, 3).saturating_sub(quarter(early, 1)).max(Duration::from_nanos(200));
+    let difference = quarter(early, 2).abs_diff(quarter(late, 2));
+    assert!(difference < noise, "medians differ by {difference:?}, noise is {noise:?}");
+    choria_rows::row(
+        40,
+        "1 KiB passwords, wrong in the first or in the last byte, 4001 times each by turns",
+        format!("password_bad; medians differ by {difference:?}, half of all times spread over {noise:?}"),
+    );
 }
 
 #[test]

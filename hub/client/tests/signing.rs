@@ -277,6 +277,43 @@ async fn an_http_signer_signs() {
     assert!(matches!(connection.sign(&other).await, Err(ClientError::PlainHttp { .. })));
 }
 
+/// The caller's token goes to nobody whose certificate the configured authority did not sign.
+#[tokio::test]
+async fn t_175_an_http_signer_with_a_foreign_certificate_is_told_nothing() {
+    let (broker, org) = (Broker::start(NONCE).await, Org::new());
+    let directory = tempfile::tempdir().unwrap();
+    let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (cert, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    std::fs::write(&cert, certified.cert.pem()).unwrap();
+    choria_host::private_file::write_private(&key, certified.signing_key.serialize_pem().as_bytes()).unwrap();
+    let tls = choria_host::tls::server_config(&cert, &key, None).unwrap();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&heard);
+    let address = http(Some(tls), move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        (200, json!({"error": "Request denied"}))
+    })
+    .await;
+    let mut settings = config(broker.address, org.client("up=alice", |_| {}), Some(&org));
+    settings.signer = SignerMode::Http(vec![format!("https://{address}/choria/v1/sign")]);
+    let connection = connect(&settings).await;
+    let request = connection.new_request("rpcutil", b"{}".to_vec(), Default::default(), 60).unwrap();
+    let error = connection.sign(&request).await.unwrap_err();
+    assert!(error.to_string().contains("certificate"), "{error}");
+    assert_eq!(heard.load(Ordering::SeqCst), 0, "the signer was sent the request");
+
+    // the same signer, trusted by its own certificate, is asked
+    settings.ca = Some(cert);
+    let connection = connect(&settings).await;
+    assert!(matches!(connection.sign(&request).await, Err(ClientError::SignerDenied { .. })));
+    assert_eq!(heard.load(Ordering::SeqCst), 1);
+    choria_rows::row(
+        175,
+        "HTTP signer with a certificate of its own; then trusted",
+        "refused, nothing sent; asked",
+    );
+}
+
 #[tokio::test]
 async fn login_asks_before_trusting_and_writes_only_after_success() {
     use choria_client::login::{LoginTrust, login, remember};
