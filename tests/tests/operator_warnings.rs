@@ -1,10 +1,14 @@
 //! Rows of docs/spec/10 §14.7 about what an operator is told, against a running network.
 
+use std::process::Command;
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use choria_host::clock;
-use choria_tests::Stage;
+use choria_host::private_file::write_private;
 use choria_tests::forge::{self, Key};
 use choria_tests::request::Caller;
+use choria_tests::{Running, Stage, binary};
 use serde_json::json;
 
 fn caller(stage: &Stage, seconds: i64) -> Result<Caller> {
@@ -43,6 +47,43 @@ fn t_285_t_289_tokens_that_end_and_secrets_on_the_command_line() -> Result<()> {
         285,
         "req choria_provision restart token=…, also with --debug and --json",
         "a warning that names the ways out; the value is printed nowhere",
+    );
+    Ok(())
+}
+
+/// A provisioner that connects with the key it issues tokens with is told so, and is let in: what it signs to connect
+/// is a nonce that can be nothing else (T-268).
+#[test]
+fn t_163_a_provisioner_whose_two_seeds_are_one() -> Result<()> {
+    let stage = Stage::start()?;
+    stage.provisioner()?;
+    ensure!(
+        !stage.log("provisioner").contains("connects with the seed it signs with"),
+        "warned without a cause"
+    );
+    let read = |name: &str| std::fs::read_to_string(stage.path(name));
+    let issuing = Key::of_seed(read("issuer.seed")?.trim())?;
+    let claims = forge::with(
+        forge::client("provisioner_signer", &issuing)?,
+        json!({"permissions": {"provisioner": true, "fleet_management": true}}),
+    );
+    write_private(&stage.path("one.seed"), issuing.seed().as_bytes())?;
+    write_private(&stage.path("one.jwt"), forge::token(&claims, &stage.org).as_bytes())?;
+    let client = read("provisioner-client.conf")?
+        .replace("provisioner.jwt", "one.jwt")
+        .replace("provisioner.seed", "one.seed");
+    write_private(&stage.path("one-client.conf"), client.as_bytes())?;
+    let mut command = Command::new(binary("choria"));
+    command.args(["provisioner", "run", "--config"]).arg(stage.path("choria-provisioner.yaml"));
+    command.arg("--choria-config").arg(stage.path("one-client.conf")).env_clear().env("HOME", stage.path(""));
+    let running = Running::start(&mut command, &stage.path("one.log"))?;
+    running.logged("provisioner started", Duration::from_secs(20))?;
+    let log = running.log();
+    ensure!(log.contains("connects with the seed it signs with"), "no warning:\n{log}");
+    choria_rows::row(
+        163,
+        "a provisioner whose connecting seed is its issuing seed",
+        "a warning; it connects",
     );
     Ok(())
 }
