@@ -123,7 +123,7 @@ fn t_022_shapes_are_refused_at_once() {
     choria_rows::row(
         22,
         "0, 1, 2, 4 and 6 dots, 1 MiB of dots, a.b.c",
-        &format!("token_malformed, each in under 1 ms (slowest {slowest:?})"),
+        format!("token_malformed, each in under 1 ms (slowest {slowest:?})"),
     );
 }
 
