@@ -19,6 +19,7 @@ pub mod secure;
 pub mod time;
 pub mod token;
 pub mod wire;
+pub mod x509pin;
 
 // The machine: what happens with what was read.
 pub mod backoff;

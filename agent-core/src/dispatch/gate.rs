@@ -1,6 +1,9 @@
 //! The two questions whose answers differ between worlds: may this caller ask, and is this node meant.
 
+use crate::ed25519;
 use crate::ids::{PrivateId, private_network_id, private_network_id_sha256};
+use crate::secure::{self, Policy};
+use crate::token::{Permissions, Verifier};
 use crate::wire::{Span, request, secure_request, transport};
 
 /// Names that a caller's reply inbox may carry.
@@ -60,4 +63,54 @@ impl Unverified {
         let inbox = Inbox::of(request.caller.text(buffer));
         Ok(Accepted { transport, request, caller_token: Span::default(), signer_token: None, inbox })
     }
+}
+
+/// [`Gate::accept`] of a member of the fleet: caller, signature and delegation are proved. `now` is Unix seconds; `scratch`
+/// holds the claims of one token.
+pub fn member(
+    buffer: &mut [u8],
+    policy: &Policy<'_>,
+    now: i64,
+    scratch: &mut [u8],
+) -> Result<Accepted, &'static str> {
+    let envelope = secure::open(buffer).map_err(|error| error.reason())?;
+    let request = envelope.verify(buffer, policy, now, scratch).map_err(|refusal| refusal.reason())?;
+    Ok(Accepted {
+        transport: *request.transport(),
+        request: *request.request(),
+        caller_token: request.caller_token(),
+        signer_token: request.signer().map(|signer| signer.token),
+        inbox: Inbox::of(request.caller().claims().caller_id),
+    })
+}
+
+/// [`Gate::accept`] of a candidate that knows its organization's issuer: it obeys only a provisioner of that organization,
+/// by its own signature (`docs/spec/10 §5.4` V6).
+pub fn candidate(
+    buffer: &mut [u8],
+    verifier: &Verifier<'_>,
+    now: i64,
+    scratch: &mut [u8],
+) -> Result<Accepted, &'static str> {
+    let transport = transport::parse(buffer).map_err(|error| error.reason())?;
+    let secure = secure_request::parse(buffer, transport.data).map_err(|error| error.reason())?;
+    if secure.signer.is_some() {
+        return Err("delegator_refused");
+    }
+    let caller =
+        verifier.verify_client(secure.caller.text(buffer), now, scratch).map_err(|reject| reject.reason())?;
+    if !caller.claims().permissions.has(Permissions::PROVISIONER) {
+        return Err("permission_missing");
+    }
+    let key = caller.public_key().ok_or("key_missing")?;
+    if !ed25519::verify(key, &[secure.request.of(buffer)], secure.signature.of(buffer)) {
+        return Err("sig_bad");
+    }
+    // From here on the signed bytes are gone.
+    let request = request::parse(buffer, secure.request).map_err(|error| error.reason())?;
+    if request.caller.text(buffer) != caller.claims().caller_id {
+        return Err("caller_mismatch");
+    }
+    let inbox = Inbox::of(caller.claims().caller_id);
+    Ok(Accepted { transport, request, caller_token: secure.caller, signer_token: None, inbox })
 }

@@ -4,7 +4,7 @@
 //! reported with the word of `docs/spec/10 §8`.
 
 mod counters;
-mod gate;
+pub mod gate;
 mod judge;
 mod reply_subject;
 mod respond;

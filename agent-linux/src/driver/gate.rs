@@ -2,13 +2,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use agent_core::dispatch::{Accepted, Gate, Inbox, Unverified};
-use agent_core::ed25519;
+use agent_core::dispatch::gate::{self, Accepted, Gate, Unverified};
 use agent_core::filter::{self, Filter, NoExpressions};
 use agent_core::json::{Scanner, Token};
-use agent_core::secure::{self, DelegatedCaller, Policy};
-use agent_core::token::{Issuer, Permissions, Trust, Verifier};
-use agent_core::wire::{request, secure_request, transport};
+use agent_core::secure::{DelegatedCaller, Policy};
+use agent_core::token::{Issuer, Trust, Verifier};
 use choria_host::clock;
 
 use crate::config::Signers;
@@ -98,13 +96,18 @@ impl Gate for NodeGate<'_> {
             Some(trust) => {
                 let verifier = Verifier::new(trust);
                 if self.node.is_provisioning() {
-                    let accepted = provisioner(&verifier, buffer, clock::unix_seconds(), &mut scratch);
+                    let accepted = gate::candidate(buffer, &verifier, clock::unix_seconds(), &mut scratch);
                     self.scratch = scratch;
                     return accepted;
                 }
                 let delegated_caller =
                     if rules.match_delegated_caller { DelegatedCaller::Match } else { DelegatedCaller::Any };
-                verified(buffer, &Policy { verifier, delegated_caller }, &mut scratch)
+                gate::member(
+                    buffer,
+                    &Policy { verifier, delegated_caller },
+                    clock::unix_seconds(),
+                    &mut scratch,
+                )
             }
         };
         self.scratch = scratch;
@@ -149,51 +152,6 @@ fn is_unambiguous(data: &[u8]) -> bool {
             Err(_) => return false,
         }
     }
-}
-
-fn verified(buffer: &mut [u8], policy: &Policy<'_>, scratch: &mut [u8]) -> Result<Accepted, &'static str> {
-    let envelope = secure::open(buffer).map_err(|error| error.reason())?;
-    let request = envelope
-        .verify(buffer, policy, clock::unix_seconds(), scratch)
-        .map_err(|refusal| refusal.reason())?;
-    Ok(Accepted {
-        transport: *request.transport(),
-        request: *request.request(),
-        caller_token: request.caller_token(),
-        signer_token: request.signer().map(|signer| signer.token),
-        inbox: Inbox::of(request.caller().claims().caller_id),
-    })
-}
-
-/// A candidate that knows its organization's issuer obeys only a provisioner of that organization, by its own
-/// signature (`docs/spec/10 §5.4` V6).
-fn provisioner(
-    verifier: &Verifier<'_>,
-    buffer: &mut [u8],
-    now: i64,
-    scratch: &mut [u8],
-) -> Result<Accepted, &'static str> {
-    let transport = transport::parse(buffer).map_err(|error| error.reason())?;
-    let secure = secure_request::parse(buffer, transport.data).map_err(|error| error.reason())?;
-    if secure.signer.is_some() {
-        return Err("delegator_refused");
-    }
-    let caller =
-        verifier.verify_client(secure.caller.text(buffer), now, scratch).map_err(|reject| reject.reason())?;
-    if !caller.claims().permissions.has(Permissions::PROVISIONER) {
-        return Err("permission_missing");
-    }
-    let key = caller.public_key().ok_or("key_missing")?;
-    if !ed25519::verify(key, &[secure.request.of(buffer)], secure.signature.of(buffer)) {
-        return Err("sig_bad");
-    }
-    // From here on the signed bytes are gone.
-    let request = request::parse(buffer, secure.request).map_err(|error| error.reason())?;
-    if request.caller.text(buffer) != caller.claims().caller_id {
-        return Err("caller_mismatch");
-    }
-    let inbox = Inbox::of(caller.claims().caller_id);
-    Ok(Accepted { transport, request, caller_token: secure.caller, signer_token: None, inbox })
 }
 
 #[cfg(test)]
