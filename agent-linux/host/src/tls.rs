@@ -155,6 +155,33 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
+/// TLS of a listener for devices (docs/spec/08 §4.3): no record holds more than `max_fragment` bytes, and the key is one that
+/// they verify, Ed25519 or P-256. Clients are not asked for a certificate.
+///
+/// # Errors
+/// Files that cannot be read or do not belong together, and keys of other kinds.
+pub fn constrained_server_config(
+    certificate: &Path,
+    key: &Path,
+    max_fragment: usize,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let signing = provider()
+        .key_provider
+        .load_private_key(key_of(key)?)
+        .map_err(|error| key_pair(certificate, key, &error))?;
+    let known = [rustls::SignatureScheme::ED25519, rustls::SignatureScheme::ECDSA_NISTP256_SHA256];
+    if signing.choose_scheme(&known).is_none() {
+        return Err(TlsError::KeyPair {
+            certificate: certificate.to_path_buf(),
+            key: key.to_path_buf(),
+            reason: "devices verify Ed25519 and P-256 keys only".to_owned(),
+        });
+    }
+    let mut config = Arc::unwrap_or_clone(server_config(certificate, key, None)?);
+    config.max_fragment_size = Some(max_fragment);
+    Ok(Arc::new(config))
+}
+
 fn key_pair(certificate: &Path, key: &Path, error: &rustls::Error) -> TlsError {
     TlsError::KeyPair {
         certificate: certificate.to_path_buf(),

@@ -87,6 +87,8 @@ pub struct BrokerConfig {
     pub client_address: SocketAddr,
     /// Files for TLS; `None` when it is disabled.
     pub tls: Option<TlsFiles>,
+    /// The listener for devices; `None` when it is off.
+    pub constrained: Option<Constrained>,
     /// Organizations and their keys, the preferred one first.
     pub issuers: BTreeMap<String, Vec<PublicKey>>,
     /// Monitoring port; `None` when it is off.
@@ -108,6 +110,18 @@ pub struct BrokerConfig {
     /// What an operator should know about these settings.
     pub warnings: Vec<String>,
     settings: Settings,
+}
+
+/// A listener whose records fit a device's buffers (docs/spec/08 §4.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Constrained {
+    pub address: SocketAddr,
+    /// PEM.
+    pub certificate: PathBuf,
+    /// PEM; Ed25519 or P-256.
+    pub key: PathBuf,
+    /// Bytes of a record.
+    pub max_fragment: usize,
 }
 
 impl BrokerConfig {
@@ -182,6 +196,7 @@ impl BrokerConfig {
             file: settings.path_loaded().map(std::path::Path::to_path_buf),
             client_address: SocketAddr::new(address, client_port),
             tls: if tls { Some(tls_files(settings)?) } else { None },
+            constrained: if tls { constrained(settings, address)? } else { None },
             issuers,
             stats_address: (stats_port > 0).then(|| SocketAddr::new(stats, stats_port)),
             tls_timeout: wait(settings, "plugin.choria.network.tls_timeout")?,
@@ -257,6 +272,34 @@ impl BrokerConfig {
             verified: VerifiedTokens::default(),
         })
     }
+}
+
+/// `plugin.choria.network.constrained.*` (decision D5).
+fn constrained(settings: &Settings, address: IpAddr) -> Result<Option<Constrained>, ConfigError> {
+    let key = |name: &str| format!("plugin.choria.network.constrained.{name}");
+    let port = port(settings, &key("port"), 0)?;
+    if port == 0 {
+        return Ok(None);
+    }
+    let file = |name: &str| {
+        settings.path(&key(name)).ok_or_else(|| SettingsError::Missing {
+            key: key(name),
+            why: "the listener for devices has a certificate and key of its own, Ed25519 or P-256",
+        })
+    };
+    let max_fragment = settings.int(&key("max_fragment"), 4096)?;
+    let in_bounds = usize::try_from(max_fragment).ok().filter(|size| (512..=16_384).contains(size));
+    let max_fragment = in_bounds.ok_or_else(|| ConfigError::Value {
+        key: key("max_fragment"),
+        value: max_fragment.to_string(),
+        problem: "a record holds 512 to 16384 bytes",
+    })?;
+    Ok(Some(Constrained {
+        address: SocketAddr::new(address, port),
+        certificate: file("certificate")?,
+        key: file("key")?,
+        max_fragment,
+    }))
 }
 
 fn issuers(settings: &Settings) -> Result<BTreeMap<String, Vec<PublicKey>>, ConfigError> {

@@ -19,7 +19,7 @@ mod waiting_limits;
 
 pub use admission::{Denial, Placement, Policy, Presented, Transport};
 pub use allow_list::AllowList;
-pub use config::{BrokerConfig, ConfigError, SessionExpiry, TlsFiles};
+pub use config::{BrokerConfig, ConfigError, Constrained, SessionExpiry, TlsFiles};
 pub use explain::{Explanation, Nonce, Password, Question, explain};
 pub use nonce::Proof;
 pub use run::{Broker, BrokerError, check, run, run_with};

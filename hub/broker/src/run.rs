@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accounts::accounts;
 use crate::admission::{ACCOUNT_SYSTEM, trusted_by};
-use crate::config::{BrokerConfig, ConfigError, TlsFiles};
+use crate::config::{BrokerConfig, ConfigError, Constrained, TlsFiles};
 use crate::doorkeeper::Doorkeeper;
 use crate::reread::{need_a_restart, place_of};
 use crate::stats::{self, Metrics};
@@ -52,6 +52,7 @@ pub struct Broker {
     stats: Option<SocketAddr>,
     doorkeeper: Arc<Doorkeeper>,
     tls: Option<Arc<ArcSwap<rustls::ServerConfig>>>,
+    constrained: Option<(SocketAddr, Arc<ArcSwap<rustls::ServerConfig>>)>,
     config: ArcSwap<BrokerConfig>,
     /// What it was started with: what a reload does not change.
     started: Settings,
@@ -60,6 +61,9 @@ pub struct Broker {
 /// Reads everything that a broker with this configuration would read: issuers, certificate, key. Opens no port.
 pub fn check(config: &BrokerConfig) -> Result<(), BrokerError> {
     config.policy()?;
+    if let Some(wanted) = &config.constrained {
+        constrained_tls(wanted)?;
+    }
     if let Some(files) = &config.tls {
         server_tls(files)?;
     }
@@ -86,6 +90,19 @@ impl Broker {
         let listener = engine.listen(config.client_address, tls.clone()).await?;
         let client = listener.local_addr();
         tracing::info!(component = "network_broker", "Listening for client connections on {client}");
+        let constrained = match &config.constrained {
+            None => None,
+            Some(wanted) => {
+                let tls = Arc::new(ArcSwap::new(constrained_tls(wanted)?));
+                let address = engine.listen(wanted.address, Some(Arc::clone(&tls))).await?.local_addr();
+                tracing::info!(
+                    component = "network_broker",
+                    max_fragment = wanted.max_fragment,
+                    "Listening for connections of devices on {address}"
+                );
+                Some((address, tls))
+            }
+        };
         let stats = match config.stats_address {
             None => None,
             Some(address) => {
@@ -104,6 +121,7 @@ impl Broker {
             stats,
             doorkeeper,
             tls,
+            constrained,
             started: config.settings().clone(),
             config: ArcSwap::from_pointee(config),
         })
@@ -112,6 +130,11 @@ impl Broker {
     /// Where clients connect, with the real port.
     pub fn client_addr(&self) -> SocketAddr {
         self.client
+    }
+
+    /// Where devices connect, when that is on.
+    pub fn constrained_addr(&self) -> Option<SocketAddr> {
+        self.constrained.as_ref().map(|(address, _)| *address)
     }
 
     /// Where monitoring answers, when it is on.
@@ -146,8 +169,15 @@ impl Broker {
             Some(files) => Some(server_tls(files)?),
             None => None,
         };
+        let for_devices = match &new.constrained {
+            Some(wanted) => Some(constrained_tls(wanted)?),
+            None => None,
+        };
         announce(&new);
         self.doorkeeper.replace(policy);
+        if let (Some((_, current)), Some(fresh)) = (&self.constrained, for_devices) {
+            current.store(fresh);
+        }
         if let (Some(current), Some(certificate)) = (&self.tls, certificate) {
             current.store(certificate);
         }
@@ -303,6 +333,10 @@ fn announce(config: &BrokerConfig) {
             "TLS is disabled: only connections within this process are served"
         );
     }
+}
+
+fn constrained_tls(wanted: &Constrained) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    tls::constrained_server_config(&wanted.certificate, &wanted.key, wanted.max_fragment)
 }
 
 fn server_tls(files: &TlsFiles) -> Result<Arc<rustls::ServerConfig>, TlsError> {
