@@ -9,7 +9,9 @@
 extern crate std;
 
 // Wire formats, tokens and filters.
+pub mod baked;
 pub mod config;
+mod decimal;
 pub mod ed25519;
 pub mod encoding;
 pub mod filter;

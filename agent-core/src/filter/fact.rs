@@ -2,6 +2,7 @@
 //! (`docs/spec/01 §4.1`).
 
 use super::Matcher;
+use crate::decimal;
 use crate::json::path::{Found, lookup};
 use crate::json::{Kind, Text};
 use core::cmp::Ordering;
@@ -97,7 +98,7 @@ pub fn fact_matches<M: Matcher>(
             None => Ok(false),
         },
         Kind::Number => {
-            let fact = found.as_number().and_then(|text| text.parse().ok()).ok_or(FactFailure::Value)?;
+            let fact = found.as_number().and_then(decimal::parse).ok_or(FactFailure::Value)?;
             number(fact, operator, value, matcher)
         }
         Kind::True => truth(operator, value),
@@ -131,7 +132,7 @@ fn number<M: Matcher>(fact: f64, operator: Operator, value: &str, matcher: &M) -
         return match operator {
             Operator::Like => printed(fact, matcher, value),
             _ => {
-                let wanted: f64 = value.parse().map_err(|_| FactFailure::Value)?;
+                let wanted = decimal::parse(value).ok_or(FactFailure::Value)?;
                 let operator =
                     if operator == Operator::Greater { Operator::GreaterOrEqual } else { operator };
                 Ok(fact.partial_cmp(&wanted).map_or(operator == Operator::NotEqual, |o| operator.accepts(o)))

@@ -7,6 +7,7 @@
 use super::object::Entries;
 use super::text::{Chars, Text};
 use super::value::{Kind, Value};
+use crate::decimal;
 use core::cmp::Ordering;
 
 /// Longest path in bytes.
@@ -358,7 +359,7 @@ impl<'p> Query<'p> {
         match value.kind() {
             Kind::String => value.as_text().is_some_and(|text| self.compare_text(&text)),
             Kind::Number => {
-                value.as_number().and_then(|n| n.parse().ok()).is_some_and(|n| self.compare_number(n))
+                value.as_number().and_then(decimal::parse).is_some_and(|n| self.compare_number(n))
             }
             Kind::True => match self.operator {
                 Operator::Equal => self.value == "true",
@@ -389,7 +390,7 @@ impl<'p> Query<'p> {
 
     fn compare_number(&self, number: f64) -> bool {
         // As upstream: a value that is no number counts as zero.
-        let wanted = self.value.parse().unwrap_or(0.0);
+        let wanted = decimal::parse(self.value).unwrap_or(0.0);
         number.partial_cmp(&wanted).is_some_and(|order| self.operator.accepts(order))
     }
 }

@@ -34,12 +34,11 @@ pub fn verify(
     let own: [u8; 32] = Sha256::digest(certificate.key_info).into();
     let pinned = pins.iter().any(|pin| matches!(pin, Pin::LeafSha256(hash) if *hash == own));
     if !pinned {
-        match vouched_for(&certificate, pins) {
-            Err(refused) => match intermediate {
-                Some(above) => through(&certificate, above, pins, now)?,
-                None => return Err(refused),
-            },
-            Ok(()) => {}
+        let directly = vouched_for(&certificate, pins);
+        match (directly, intermediate) {
+            (Ok(()), _) => {}
+            (Err(_), Some(above)) => through(&certificate, above, pins, now)?,
+            (Err(refused), None) => return Err(refused),
         }
     }
     Ok(Leaf { key: certificate.key, time_unverified: now.is_none() })

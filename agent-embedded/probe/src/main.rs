@@ -19,6 +19,7 @@ use agent_core::session::{AgentRow, Client, Credentials, SessionConfig};
 use agent_core::token::{Issuer, Trust, Verifier};
 use ed25519_compact as _;
 use panic_halt as _;
+use sha2 as _;
 
 // The `small` profile of docs/spec/08 §6.4.
 const RX: usize = 12 * 1024;
