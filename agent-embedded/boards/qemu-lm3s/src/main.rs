@@ -1,0 +1,84 @@
+//! The device of the tests: a Cortex-M3 with 256 KiB of flash and 64 KiB of RAM, in QEMU (docs/spec/08 §2).
+#![no_std]
+#![no_main]
+#![deny(unsafe_code)]
+
+mod blink;
+mod board;
+mod files;
+mod machine;
+mod nic;
+mod time;
+
+use agent_core::baked::Baked;
+use agent_embedded::board::Board as _;
+use agent_embedded::{Image, Space};
+use embassy_executor::{Spawner, raw};
+use embassy_net::{Config, Runner, Stack, StackResources};
+use static_cell::StaticCell;
+
+use crate::board::Lm3s;
+use crate::files::Files;
+use crate::nic::Nic;
+
+agent_embedded::agents! {
+    struct Mine { blink: blink::Blink }
+}
+
+#[embassy_executor::task]
+async fn network(mut runner: Runner<'static, Nic>) -> ! {
+    runner.run().await
+}
+
+#[embassy_executor::task]
+async fn agent(stack: Stack<'static>) {
+    static SPACE: StaticCell<Space> = StaticCell::new();
+    let board = Lm3s;
+    let baked = match Baked::parse(machine::baked()) {
+        Ok(baked) => baked,
+        Err(error) => {
+            board.say(format_args!("not starting: {}", error.message()));
+            machine::exit(false)
+        }
+    };
+    let image = Image::of(&baked, "lm3s");
+    board.say(format_args!("baked {:016x}", u64::from_be_bytes(baked.digest)));
+    stack.wait_config_up().await;
+    let mut own = Mine { blink: blink::Blink::default() };
+    agent_embedded::run(&board, &mut Files, &mut own, &image, stack, SPACE.init_with(Space::new)).await
+}
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
+    static SOCKETS: StaticCell<StackResources<3>> = StaticCell::new();
+    if let Some(peripherals) = cortex_m::Peripherals::take() {
+        time::start(peripherals.SYST);
+    }
+    let mut seed = [0_u8; 8];
+    if Lm3s.random(&mut seed).is_err() {
+        machine::exit(false);
+    }
+    let (stack, runner) = embassy_net::new(
+        Nic::start(),
+        Config::dhcpv4(Default::default()),
+        SOCKETS.init_with(StackResources::new),
+        u64::from_le_bytes(seed),
+    );
+    let executor = EXECUTOR.init_with(|| raw::Executor::new(core::ptr::null_mut()));
+    let spawner: Spawner = executor.spawner();
+    match (network(runner), agent(stack)) {
+        (Ok(network), Ok(agent)) => {
+            spawner.spawn(network);
+            spawner.spawn(agent);
+        }
+        _ => machine::exit(false),
+    }
+    machine::run(executor)
+}
+
+#[panic_handler]
+fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
+    Lm3s.say(format_args!("panic: {info}"));
+    machine::exit(false)
+}

@@ -1,0 +1,57 @@
+//! Where the brokers are: URLs with an address, as images and configurations hold them.
+
+use embassy_net::Ipv4Address;
+use heapless::Vec;
+
+/// Brokers that are kept of a list; the rest is not tried.
+pub(crate) const MAX_BROKERS: usize = 4;
+const DEFAULT_PORT: u16 = 4222;
+
+/// One broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Broker {
+    pub(crate) address: Ipv4Address,
+    pub(crate) port: u16,
+}
+
+/// The brokers of a comma separated list. What is no IPv4 address is passed over: this build resolves no names.
+pub(crate) fn parse<'t>(lists: impl Iterator<Item = &'t str>) -> Vec<Broker, MAX_BROKERS> {
+    let mut brokers = Vec::new();
+    for url in lists.flat_map(|list| list.split(',')) {
+        if let Some(broker) = one(url.trim())
+            && brokers.push(broker).is_err()
+        {
+            break;
+        }
+    }
+    brokers
+}
+
+fn one(url: &str) -> Option<Broker> {
+    let rest = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or(url);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = match rest.split_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (rest, DEFAULT_PORT),
+    };
+    Some(Broker { address: host.parse().ok()?, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_urls() {
+        let brokers = parse(
+            ["nats://192.0.2.1:4223, tls://192.0.2.2/", "broker.example.net:4222,192.0.2.3:x,,192.0.2.4"]
+                .into_iter(),
+        );
+        let broker = |last, port| Broker { address: Ipv4Address::new(192, 0, 2, last), port };
+        assert_eq!(brokers.as_slice(), [broker(1, 4223), broker(2, 4222), broker(4, 4222)]);
+        assert_eq!(
+            parse(["192.0.2.1,192.0.2.1,192.0.2.1,192.0.2.1,192.0.2.1"].into_iter()).len(),
+            MAX_BROKERS
+        );
+    }
+}

@@ -1,0 +1,499 @@
+//! The machine with its transport: one connection after the other, until the device starts anew.
+
+use core::cell::RefCell;
+use core::fmt::Write as _;
+
+use agent_core::dispatch::{Body, Return, Signer, Via};
+use agent_core::ed25519::SigningKey;
+use agent_core::lifecycle::Kind;
+use agent_core::machine::{Buffers, Core, Event, Input, Now, Output};
+use agent_core::provision::{self, After, Moment, Provision};
+use agent_core::rpc::{AgentMeta, Call, ReplyWriter, Status, StatusCode, StatusText};
+use agent_core::session::{AgentRow, Credentials, State};
+use agent_core::token::Issuer;
+use agent_core::x509pin::ServerName;
+use embassy_futures::select::{Either, select};
+use embassy_net::tcp::TcpSocket;
+use embassy_net::{IpAddress, Stack};
+use embassy_time::{Duration, Instant, Timer, with_timeout};
+use embedded_io_async::{Read as _, Write as _};
+use embedded_tls::{Aes128GcmSha256, TlsConfig, TlsConnection, TlsContext, TlsWriter};
+use heapless::String;
+use rand_chacha::ChaCha20Rng;
+
+use crate::agents::{About, Agents, choria_util, rpcutil};
+use crate::board::{Board, Store};
+use crate::brokers::Broker;
+use crate::gate::DeviceGate;
+use crate::image::Image;
+use crate::provisioning::{self, Surroundings};
+use crate::socket::Socket;
+use crate::tls::{PinVerifier, Provider};
+
+/// Time for TCP and TLS, each.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time to get bytes out.
+const WRITE: Duration = Duration::from_secs(10);
+/// Bytes that are taken from the socket at once before TLS; INFO comes in these.
+const GREETING: usize = 64;
+
+/// What stays the same over all connections.
+pub(crate) struct Life<'l, B, S, A> {
+    pub(crate) board: &'l B,
+    pub(crate) store: &'l mut S,
+    pub(crate) own: &'l mut A,
+    pub(crate) image: &'l Image<'l>,
+    pub(crate) core: Core<'l>,
+    pub(crate) provision: Provision,
+    pub(crate) member: bool,
+    pub(crate) identity: &'l str,
+    pub(crate) collectives: &'l [&'l str],
+    pub(crate) main_collective: &'l str,
+    pub(crate) issuers: &'l [Issuer<'l>],
+    /// Access token of the provisioning token.
+    pub(crate) access: &'l str,
+    /// The token that is presented: the server's, or the provisioning token.
+    pub(crate) token: &'l str,
+    pub(crate) seed: Option<[u8; 32]>,
+    /// Signs replies; `None` while provisioning and where the configuration says so.
+    pub(crate) key: Option<SigningKey>,
+    pub(crate) rows: &'l [AgentRow<'l>],
+    pub(crate) metas: &'l [AgentMeta],
+    pub(crate) names: &'l [&'l str],
+    pub(crate) brokers: &'l [Broker],
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) rx: &'l mut [u8],
+    pub(crate) tx: &'l mut [u8],
+    pub(crate) scratch: &'l mut [u8],
+    pub(crate) reply: &'l mut [u8],
+    /// Room for a configuration on its way to flash.
+    pub(crate) config: &'l mut [u8],
+    pub(crate) dials: usize,
+    pub(crate) broker_url: String<32>,
+}
+
+/// Buffers of the transport, used by one connection after the other.
+pub(crate) struct Transport<'t> {
+    pub(crate) stack: Stack<'t>,
+    pub(crate) tcp_rx: &'t mut [u8],
+    pub(crate) tcp_tx: &'t mut [u8],
+    pub(crate) tls_rx: &'t mut [u8],
+    pub(crate) tls_tx: &'t mut [u8],
+}
+
+/// Where bytes go.
+enum Wire<'w, 's: 'w, 'd: 's> {
+    Down,
+    Plain(Socket<'s, 'd>),
+    Tls(TlsWriter<'w, Socket<'s, 'd>, Aes128GcmSha256>),
+}
+
+impl<'w, 's: 'w, 'd: 's> Wire<'w, 's, 'd> {
+    /// False when the transport is gone or does not take bytes in time.
+    async fn send(&mut self, bytes: &[u8]) -> bool {
+        let work = async {
+            match self {
+                Wire::Down => false,
+                Wire::Plain(socket) => socket.write_all(bytes).await.is_ok(),
+                Wire::Tls(writer) => writer.write_all(bytes).await.is_ok() && writer.flush().await.is_ok(),
+            }
+        };
+        with_timeout(WRITE, work).await.unwrap_or(false)
+    }
+}
+
+/// What a run of steps leaves to do.
+#[derive(Debug, Clone, Copy)]
+enum Todo {
+    Rest,
+    Dial,
+    Secure,
+    Drop,
+    Leave(After),
+}
+
+impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
+    fn now(&self) -> Now {
+        Now { mono_ms: Instant::now().as_millis(), wall_nanos: self.board.wall_nanos() }
+    }
+
+    /// Connects, serves and connects again, until the device has to start anew.
+    pub(crate) async fn run(&mut self, transport: &mut Transport<'_>) -> After {
+        loop {
+            match self.drive(Input::Tick, &mut Wire::Down).await {
+                Todo::Dial => {
+                    if let Some(after) = self.connect(transport).await {
+                        return after;
+                    }
+                }
+                Todo::Leave(after) => return after,
+                _ => self.wait().await,
+            }
+            self.board.feed_watchdog();
+        }
+    }
+
+    /// Until the machine has something to do; at most a second, so that the watchdog is fed.
+    async fn wait(&self) {
+        let second = Instant::now() + Duration::from_secs(1);
+        let due = self.core.deadline().map_or(second, |ms| Instant::from_millis(ms.saturating_add(1)));
+        Timer::at(due.min(second)).await;
+    }
+
+    /// One connection from dial to loss.
+    async fn connect(&mut self, transport: &mut Transport<'_>) -> Option<After> {
+        let broker = self.brokers.get(self.dials.checked_rem(self.brokers.len()).unwrap_or(0)).copied();
+        self.dials = self.dials.wrapping_add(1);
+        let Some(broker) = broker else {
+            self.drive(Input::DialFailed, &mut Wire::Down).await;
+            return None;
+        };
+        self.broker_url.clear();
+        let _fits = write!(self.broker_url, "nats://{}:{}", broker.address, broker.port);
+        let mut socket = TcpSocket::new(transport.stack, transport.tcp_rx, transport.tcp_tx);
+        socket.set_timeout(Some(Duration::from_secs(60)));
+        let to = (IpAddress::Ipv4(broker.address), broker.port);
+        let dialed = matches!(with_timeout(HANDSHAKE, socket.connect(to)).await, Ok(Ok(())));
+        if !dialed {
+            self.drive(Input::DialFailed, &mut Wire::Down).await;
+            return None;
+        }
+        let socket = RefCell::new(socket);
+        let after = self.greet(Socket::new(&socket), broker, transport.tls_rx, transport.tls_tx).await;
+        // What was said last still has to leave; a peer that takes nothing does not hold the device up.
+        let mut socket = socket.into_inner();
+        socket.close();
+        let _left = with_timeout(Duration::from_secs(1), socket.flush()).await.is_ok();
+        socket.abort();
+        after
+    }
+
+    /// INFO in the clear, then TLS. Nothing is read past the line that INFO is.
+    async fn greet<'s, 'd: 's>(
+        &mut self,
+        mut socket: Socket<'s, 'd>,
+        broker: Broker,
+        tls_rx: &'s mut [u8],
+        tls_tx: &'s mut [u8],
+    ) -> Option<After> {
+        let mut plain = Wire::Plain(socket);
+        let mut todo = self.drive(Input::Dialed, &mut plain).await;
+        let began = Instant::now();
+        loop {
+            match todo {
+                Todo::Secure => break,
+                Todo::Drop => return None,
+                Todo::Leave(after) => return Some(after),
+                Todo::Rest | Todo::Dial => {}
+            }
+            // The machine refuses bytes behind INFO, but those of the handshake must still be in the socket.
+            let mut byte = [0_u8; 1];
+            let mut line = heapless::Vec::<u8, GREETING>::new();
+            while line.last() != Some(&b'\n') && !line.is_full() {
+                let left = HANDSHAKE.checked_sub(began.elapsed()).unwrap_or(Duration::from_ticks(0));
+                match with_timeout(left, socket.read(&mut byte)).await {
+                    Ok(Ok(1)) => {
+                        let _room = line.extend_from_slice(&byte).is_ok();
+                    }
+                    _ => break,
+                }
+            }
+            todo = if line.is_empty() {
+                self.drive(Input::Disconnected, &mut plain).await
+            } else {
+                self.drive(Input::Received(&line), &mut plain).await
+            };
+        }
+        let mut connection = TlsConnection::new(socket, tls_rx, tls_tx);
+        let refused = self.secure(&mut connection, broker).await;
+        if let Some(why) = refused {
+            self.board.say(format_args!("tls refused reason={why}"));
+            self.drive(Input::TlsFailed, &mut Wire::Down).await;
+            return None;
+        }
+        self.serve(socket, connection).await
+    }
+
+    /// The handshake; `Some` holds why there is none.
+    async fn secure<'s, 'd: 's>(
+        &mut self,
+        connection: &mut TlsConnection<'s, Socket<'s, 'd>, Aes128GcmSha256>,
+        broker: Broker,
+    ) -> Option<&'static str> {
+        let mut host = String::<64>::new();
+        let (name, host) = match self.image.server_name {
+            Some(name) => (ServerName::Dns(name), name),
+            None => {
+                let _fits = write!(host, "{}", broker.address);
+                (ServerName::Ip(broker.address.octets()), host.as_str())
+            }
+        };
+        let now = self.board.wall_nanos().map(|nanos| nanos.div_euclid(1_000_000_000));
+        let mut verifier = PinVerifier::new(self.image.pins, name, now);
+        let config = TlsConfig::new().with_server_name(host);
+        let provider = Provider { rng: &mut self.rng, verifier: &mut verifier };
+        let done = with_timeout(HANDSHAKE, connection.open(TlsContext::new(&config, provider))).await;
+        match done {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) => Some(verifier.refused.unwrap_or("handshake")),
+            Err(_) => Some("timeout"),
+        }
+    }
+
+    /// An encrypted connection until it ends.
+    async fn serve<'s, 'd: 's>(
+        &mut self,
+        socket: Socket<'s, 'd>,
+        mut connection: TlsConnection<'s, Socket<'s, 'd>, Aes128GcmSha256>,
+    ) -> Option<After> {
+        let (mut reader, writer) = connection.split();
+        let mut wire = Wire::Tls(writer);
+        let mut todo = self.drive(Input::Secured, &mut wire).await;
+        loop {
+            match todo {
+                Todo::Drop => return None,
+                Todo::Leave(after) => {
+                    self.goodbye(&mut wire).await;
+                    return Some(after);
+                }
+                _ => {}
+            }
+            self.board.feed_watchdog();
+            // Waiting may be given up at any time; reading a record may not.
+            todo = match select(socket.readable(), self.wait()).await {
+                Either::Second(()) => self.drive(Input::Tick, &mut wire).await,
+                Either::First(()) => match with_timeout(HANDSHAKE, reader.read_buffered()).await {
+                    Ok(Ok(mut arrived)) => {
+                        let bytes = arrived.pop_all();
+                        self.drive(Input::Received(bytes), &mut wire).await
+                    }
+                    _ => self.drive(Input::Disconnected, &mut wire).await,
+                },
+            };
+        }
+    }
+
+    async fn goodbye(&mut self, wire: &mut Wire<'_, '_, '_>) {
+        for _ in 0..2 {
+            self.drive(Input::Stop, wire).await;
+        }
+    }
+
+    /// Steps until the machine rests.
+    async fn drive(&mut self, first: Input<'_>, wire: &mut Wire<'_, '_, '_>) -> Todo {
+        let mut rest: &[u8] = if let Input::Received(bytes) = first { bytes } else { &[] };
+        let stopping = matches!(first, Input::Stop);
+        let mut prove = false;
+        let mut next = Some(first);
+        loop {
+            let now = self.now();
+            let credentials =
+                Credentials { token: Some(self.token), seed: self.seed.as_ref(), ..Credentials::default() };
+            let input = match next.take() {
+                _ if core::mem::take(&mut prove) => Input::Credentials(&credentials),
+                Some(input) if !matches!(input, Input::Received(_)) => input,
+                _ => Input::Received(rest),
+            };
+            let mut gate = DeviceGate {
+                board: self.board,
+                member: self.member,
+                issuers: self.issuers,
+                identity: self.identity,
+                agents: self.names,
+                scratch: &mut *self.scratch,
+            };
+            let buffers = Buffers { rx: &mut *self.rx, tx: &mut *self.tx };
+            let step = self.core.step(now, input, self.rows, &mut gate, buffers);
+            rest = rest.get(step.consumed..).unwrap_or_default();
+            match step.output {
+                Output::Idle if rest.is_empty() || stopping => return Todo::Rest,
+                Output::Idle => {}
+                Output::Dial { .. } => return Todo::Dial,
+                Output::UpgradeTls => return Todo::Secure,
+                Output::Authenticate => prove = true,
+                Output::Send(bytes) => {
+                    if !wire.send(bytes).await {
+                        next = Some(Input::Disconnected);
+                    }
+                }
+                Output::Disconnect(reason) => {
+                    self.board.say(format_args!("connection ended reason={}", reason.reason()));
+                    return Todo::Drop;
+                }
+                Output::Event(event) => report(self.board, &event),
+                Output::Pong { to } => {
+                    let (core, tx, scratch) = (&mut self.core, &mut *self.tx, &mut *self.scratch);
+                    let via = via(self.key.as_ref(), self.token, &self.broker_url);
+                    if let Ok(bytes) = core.respond(now, &to, Body::Pong, via, tx, scratch)
+                        && !wire.send(bytes).await
+                    {
+                        next = Some(Input::Disconnected);
+                    }
+                }
+                Output::Answer { to, status } => {
+                    let text = if let StatusText::Fixed(text) = status.text() { text } else { "" };
+                    let body = Body::Rpc { code: status.code(), text, data: b"{}" };
+                    let (core, tx, scratch) = (&mut self.core, &mut *self.tx, &mut *self.scratch);
+                    let via = via(self.key.as_ref(), self.token, &self.broker_url);
+                    if let Ok(bytes) = core.respond(now, &to, body, via, tx, scratch)
+                        && !wire.send(bytes).await
+                    {
+                        next = Some(Input::Disconnected);
+                    }
+                }
+                Output::Call { call, to, .. } => {
+                    let mut pieces = Pieces {
+                        board: self.board,
+                        store: &mut *self.store,
+                        own: &mut *self.own,
+                        image: self.image,
+                        provision: &mut self.provision,
+                        member: self.member,
+                        about: About {
+                            board: self.board,
+                            collectives: self.collectives,
+                            main_collective: self.main_collective,
+                            metas: self.metas,
+                            counters: *self.core.counters(),
+                            member: self.member,
+                            broker: &self.broker_url,
+                            uptime: now.mono_ms / 1000,
+                        },
+                        access: self.access,
+                        config: &mut *self.config,
+                        announce: false,
+                    };
+                    let finished = pieces.answer(&call, &mut *self.scratch, &mut *self.reply).await;
+                    let announce = pieces.announce;
+                    if announce && let Some(bytes) = self.core.event(now, Kind::Provisioned, &mut *self.tx) {
+                        let _told = wire.send(bytes).await;
+                    }
+                    let core = &mut self.core;
+                    let via = via(self.key.as_ref(), self.token, &self.broker_url);
+                    if !finished.silent {
+                        let sent = reply(core, now, &to, &finished, via, &mut *self.tx, &mut *self.scratch);
+                        if let Some(bytes) = sent
+                            && !wire.send(bytes).await
+                        {
+                            next = Some(Input::Disconnected);
+                        }
+                    }
+                    if let Some(after) = self.provision.take_after() {
+                        return Todo::Leave(after);
+                    }
+                }
+            }
+            if stopping && !matches!(self.core.state(), State::Ready) {
+                return Todo::Rest;
+            }
+        }
+    }
+}
+
+fn via<'v>(key: Option<&'v SigningKey>, token: &'v str, broker: &'v str) -> Via<'v> {
+    Via { signer: key.map(|key| Signer { key, token }), broker }
+}
+
+fn reply<'t>(
+    core: &mut Core<'_>,
+    now: Now,
+    to: &Return<'_>,
+    finished: &agent_core::rpc::Finished<'_>,
+    via: Via<'_>,
+    tx: &'t mut [u8],
+    scratch: &mut [u8],
+) -> Option<&'t [u8]> {
+    let body = Body::Rpc { code: finished.code, text: finished.text, data: finished.data };
+    core.respond(now, to, body, via, tx, scratch).ok()
+}
+
+fn report<B: Board>(board: &B, event: &Event<'_>) {
+    match event {
+        Event::Ready => board.say(format_args!("connected")),
+        Event::Refused { reason, subject } => {
+            board.say(format_args!("request dropped reason={reason} subject={subject}"))
+        }
+        Event::TooLarge { subject, size } => {
+            board.say(format_args!("message dropped reason=oversize size={size} subject={subject}"));
+        }
+        Event::BrokerError(text) => board.say(format_args!("broker error: {text}")),
+    }
+}
+
+/// What a call works with.
+struct Pieces<'p, B, S, A> {
+    board: &'p B,
+    store: &'p mut S,
+    own: &'p mut A,
+    image: &'p Image<'p>,
+    provision: &'p mut Provision,
+    member: bool,
+    about: About<'p, B>,
+    access: &'p str,
+    config: &'p mut [u8],
+    announce: bool,
+}
+
+impl<B: Board, S: Store, A: Agents> Pieces<'_, B, S, A> {
+    /// Runs a call within its time; whoever takes longer is answered for.
+    async fn answer<'b>(
+        &mut self,
+        call: &Call<'_>,
+        scratch: &mut [u8],
+        buffer: &'b mut [u8],
+    ) -> agent_core::rpc::Finished<'b> {
+        let limit = self.about.metas.iter().find(|meta| meta.name == call.agent);
+        let limit = limit.map_or(10, |meta| meta.timeout_seconds).min(call.ttl_seconds).max(1);
+        let mut out = ReplyWriter::new(buffer);
+        let work = self.run(call, scratch, &mut out);
+        let status = with_timeout(Duration::from_secs(limit.into()), work).await.unwrap_or_else(|_| {
+            Status::fixed(StatusCode::Aborted, "The action took too long and was given up")
+        });
+        out.finish(status)
+    }
+
+    async fn run(&mut self, call: &Call<'_>, scratch: &mut [u8], out: &mut ReplyWriter<'_>) -> Status {
+        if self.member
+            && let Err(reason) = crate::policy::decide(call, self.image.trust_signer_for_policies, scratch)
+        {
+            let (caller, agent, action) = (call.caller, call.agent, call.action);
+            self.board.say(format_args!(
+                "request denied reason=denied why={reason} caller={caller} agent={agent} action={action}"
+            ));
+            return Status::not_authorized();
+        }
+        if call.agent == rpcutil::META.name {
+            return rpcutil::handle(&self.about, call, out);
+        }
+        if call.agent == choria_util::META.name {
+            return choria_util::handle(&self.about, call, out);
+        }
+        if call.agent == provision::META.name {
+            return self.provision(call, scratch, out).await;
+        }
+        self.own.handle(*call, out).await
+    }
+
+    async fn provision(&mut self, call: &Call<'_>, scratch: &mut [u8], out: &mut ReplyWriter<'_>) -> Status {
+        let mut key = zeroize::Zeroizing::new([0_u8; 32]);
+        let drawn = self.board.random(&mut *key).is_ok();
+        let mut random = [0_u8; 4];
+        let _or_zero = self.board.random(&mut random).is_ok();
+        let moment = Moment {
+            now_ms: Instant::now().as_millis(),
+            key_material: drawn.then_some(*key),
+            random: u32::from_le_bytes(random),
+        };
+        let mut around = Surroundings {
+            store: &mut *self.store,
+            image: self.image,
+            token: self.access,
+            active: !self.member,
+            config: &mut *self.config,
+            announce: false,
+        };
+        let status = provisioning::handle(self.provision, &mut around, call, &moment, out, scratch).await;
+        self.announce = around.announce;
+        status
+    }
+}

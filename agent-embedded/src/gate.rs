@@ -1,0 +1,50 @@
+//! Whom a device obeys, and whether it is meant.
+
+use agent_core::dispatch::gate::{self, Accepted, Gate};
+use agent_core::filter::{Filter, NoExpressions, NoRegex, Node};
+use agent_core::rpc::ReplyWriter;
+use agent_core::secure::{DelegatedCaller, Policy};
+use agent_core::token::{Issuer, Trust, Verifier};
+
+use crate::board::Board;
+
+/// Room for the facts while a filter is evaluated.
+const FACTS: usize = 384;
+
+pub(crate) struct DeviceGate<'g, B> {
+    pub(crate) board: &'g B,
+    /// A candidate obeys its provisioner, a member the fleet's callers.
+    pub(crate) member: bool,
+    pub(crate) issuers: &'g [Issuer<'g>],
+    pub(crate) identity: &'g str,
+    pub(crate) agents: &'g [&'g str],
+    pub(crate) scratch: &'g mut [u8],
+}
+
+impl<B: Board> Gate for DeviceGate<'_, B> {
+    fn accept(&mut self, buffer: &mut [u8], now: Option<i64>) -> Result<Accepted, &'static str> {
+        // Without a clock no token has an age; the machine then serves nothing that matters.
+        let seconds = now.unwrap_or(0).div_euclid(1_000_000_000);
+        let verifier = Verifier::new(Trust::Issuers(self.issuers));
+        if !self.member {
+            return if self.issuers.is_empty() {
+                gate::Unverified::read(buffer)
+            } else {
+                gate::candidate(buffer, &verifier, seconds, self.scratch)
+            };
+        }
+        let policy = Policy { verifier, delegated_caller: DelegatedCaller::Match };
+        gate::member(buffer, &policy, seconds, self.scratch)
+    }
+
+    fn matches(&mut self, filter: &[u8]) -> bool {
+        let Ok(filter) = Filter::parse(filter) else { return false };
+        let (facts, scratch) = self.scratch.split_at_mut(FACTS.min(self.scratch.len()));
+        let mut out = ReplyWriter::new(facts);
+        self.board.facts(&mut out);
+        let facts = out.finish(agent_core::rpc::Status::ok()).data;
+        let classes: &[&str] = &[];
+        let node = Node { identity: self.identity, agents: &self.agents, classes: &classes, facts };
+        filter.matches(&node, &NoRegex, &NoExpressions, scratch)
+    }
+}
