@@ -3,13 +3,13 @@
 use core::cell::RefCell;
 use core::fmt::Write as _;
 
-use agent_core::dispatch::{Body, Return, Signer, Via};
+use agent_core::dispatch::{Body, Signer, Via};
 use agent_core::ed25519::SigningKey;
 use agent_core::lifecycle::Kind;
 use agent_core::machine::{Buffers, Core, Event, Input, Now, Output};
 use agent_core::provision::{self, After, Moment, Provision};
-use agent_core::rpc::{AgentMeta, Call, ReplyWriter, Status, StatusCode, StatusText};
-use agent_core::session::{AgentRow, Credentials, State};
+use agent_core::rpc::{Call, ReplyWriter, Status, StatusCode, StatusText};
+use agent_core::session::{AgentRow, Credentials};
 use agent_core::token::Issuer;
 use agent_core::x509pin::ServerName;
 use embassy_futures::select::{Either, select};
@@ -19,12 +19,12 @@ use embassy_time::{Duration, Instant, Timer, with_timeout};
 use embedded_io_async::{Read as _, Write as _};
 use embedded_tls::{Aes128GcmSha256, TlsConfig, TlsConnection, TlsContext, TlsWriter};
 use heapless::String;
-use rand_chacha::ChaCha20Rng;
 
 use crate::agents::{About, Agents, choria_util, rpcutil};
 use crate::board::{Board, Store};
 use crate::brokers::Broker;
 use crate::gate::DeviceGate;
+use crate::generator::Generator;
 use crate::image::Image;
 use crate::provisioning::{self, Surroundings};
 use crate::socket::Socket;
@@ -58,16 +58,13 @@ pub(crate) struct Life<'l, B, S, A> {
     /// Signs replies; `None` while provisioning and where the configuration says so.
     pub(crate) key: Option<SigningKey>,
     pub(crate) rows: &'l [AgentRow<'l>],
-    pub(crate) metas: &'l [AgentMeta],
     pub(crate) names: &'l [&'l str],
     pub(crate) brokers: &'l [Broker],
-    pub(crate) rng: ChaCha20Rng,
+    pub(crate) rng: Generator,
     pub(crate) rx: &'l mut [u8],
     pub(crate) tx: &'l mut [u8],
     pub(crate) scratch: &'l mut [u8],
     pub(crate) reply: &'l mut [u8],
-    /// Room for a configuration on its way to flash.
-    pub(crate) config: &'l mut [u8],
     pub(crate) dials: usize,
     pub(crate) broker_url: String<32>,
 }
@@ -81,10 +78,9 @@ pub(crate) struct Transport<'t> {
     pub(crate) tls_tx: &'t mut [u8],
 }
 
-/// Where bytes go.
+/// Where bytes go: nowhere before TLS.
 enum Wire<'w, 's: 'w, 'd: 's> {
     Down,
-    Plain(Socket<'s, 'd>),
     Tls(TlsWriter<'w, Socket<'s, 'd>, Aes128GcmSha256>),
 }
 
@@ -94,7 +90,6 @@ impl<'w, 's: 'w, 'd: 's> Wire<'w, 's, 'd> {
         let work = async {
             match self {
                 Wire::Down => false,
-                Wire::Plain(socket) => socket.write_all(bytes).await.is_ok(),
                 Wire::Tls(writer) => writer.write_all(bytes).await.is_ok() && writer.flush().await.is_ok(),
             }
         };
@@ -119,15 +114,18 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
 
     /// Connects, serves and connects again, until the device has to start anew.
     pub(crate) async fn run(&mut self, transport: &mut Transport<'_>) -> After {
+        let mut next = Input::Tick;
         loop {
-            match self.drive(Input::Tick, &mut Wire::Down).await {
-                Todo::Dial => {
-                    if let Some(after) = self.connect(transport).await {
-                        return after;
-                    }
+            match self.drive(next, &mut Wire::Down).await {
+                Todo::Dial => match self.connect(transport).await {
+                    Ended::Leave(after) => return after,
+                    Ended::Told => next = Input::Tick,
+                    Ended::Failed(input) => next = input,
+                },
+                _ => {
+                    next = Input::Tick;
+                    self.wait().await;
                 }
-                Todo::Leave(after) => return after,
-                _ => self.wait().await,
             }
             self.board.feed_watchdog();
         }
@@ -141,77 +139,70 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     }
 
     /// One connection from dial to loss.
-    async fn connect(&mut self, transport: &mut Transport<'_>) -> Option<After> {
+    async fn connect(&mut self, transport: &mut Transport<'_>) -> Ended {
         let broker = self.brokers.get(self.dials.checked_rem(self.brokers.len()).unwrap_or(0)).copied();
         self.dials = self.dials.wrapping_add(1);
-        let Some(broker) = broker else {
-            self.drive(Input::DialFailed, &mut Wire::Down).await;
-            return None;
-        };
+        let Some(broker) = broker else { return Ended::Failed(Input::DialFailed) };
         self.broker_url.clear();
         let _fits = write!(self.broker_url, "nats://{}:{}", broker.address, broker.port);
         let mut socket = TcpSocket::new(transport.stack, transport.tcp_rx, transport.tcp_tx);
         socket.set_timeout(Some(Duration::from_secs(60)));
         let to = (IpAddress::Ipv4(broker.address), broker.port);
-        let dialed = matches!(with_timeout(HANDSHAKE, socket.connect(to)).await, Ok(Ok(())));
-        if !dialed {
-            self.drive(Input::DialFailed, &mut Wire::Down).await;
-            return None;
+        if !matches!(with_timeout(HANDSHAKE, socket.connect(to)).await, Ok(Ok(()))) {
+            return Ended::Failed(Input::DialFailed);
         }
         let socket = RefCell::new(socket);
-        let after = self.greet(Socket::new(&socket), broker, transport.tls_rx, transport.tls_tx).await;
+        let ended = self.talk(Socket::new(&socket), broker, transport.tls_rx, transport.tls_tx).await;
         // What was said last still has to leave; a peer that takes nothing does not hold the device up.
         let mut socket = socket.into_inner();
         socket.close();
         let _left = with_timeout(Duration::from_secs(1), socket.flush()).await.is_ok();
         socket.abort();
-        after
+        ended
     }
 
-    /// INFO in the clear, then TLS. Nothing is read past the line that INFO is.
-    async fn greet<'s, 'd: 's>(
+    /// INFO in the clear, then TLS, then everything else.
+    async fn talk<'s, 'd: 's>(
         &mut self,
-        mut socket: Socket<'s, 'd>,
+        socket: Socket<'s, 'd>,
         broker: Broker,
         tls_rx: &'s mut [u8],
         tls_tx: &'s mut [u8],
-    ) -> Option<After> {
-        let mut plain = Wire::Plain(socket);
-        let mut todo = self.drive(Input::Dialed, &mut plain).await;
-        let began = Instant::now();
-        loop {
-            match todo {
-                Todo::Secure => break,
-                Todo::Drop => return None,
-                Todo::Leave(after) => return Some(after),
-                Todo::Rest | Todo::Dial => {}
-            }
-            // The machine refuses bytes behind INFO, but those of the handshake must still be in the socket.
-            let mut byte = [0_u8; 1];
-            let mut line = heapless::Vec::<u8, GREETING>::new();
-            while line.last() != Some(&b'\n') && !line.is_full() {
-                let left = HANDSHAKE.checked_sub(began.elapsed()).unwrap_or(Duration::from_ticks(0));
-                match with_timeout(left, socket.read(&mut byte)).await {
-                    Ok(Ok(1)) => {
-                        let _room = line.extend_from_slice(&byte).is_ok();
-                    }
-                    _ => break,
-                }
-            }
-            todo = if line.is_empty() {
-                self.drive(Input::Disconnected, &mut plain).await
-            } else {
-                self.drive(Input::Received(&line), &mut plain).await
-            };
+    ) -> Ended {
+        if let Some(ended) = self.greet(socket).await {
+            return ended;
         }
         let mut connection = TlsConnection::new(socket, tls_rx, tls_tx);
-        let refused = self.secure(&mut connection, broker).await;
-        if let Some(why) = refused {
+        if let Some(why) = self.secure(&mut connection, broker).await {
             self.board.say(format_args!("tls refused reason={why}"));
-            self.drive(Input::TlsFailed, &mut Wire::Down).await;
-            return None;
+            return Ended::Failed(Input::TlsFailed);
         }
-        self.serve(socket, connection).await
+        self.serve(socket, &mut connection).await
+    }
+
+    /// Until TLS is to begin. Nothing is read past the line that INFO is: what follows belongs to TLS.
+    async fn greet(&mut self, mut socket: Socket<'_, '_>) -> Option<Ended> {
+        let began = Instant::now();
+        let mut line = heapless::Vec::<u8, GREETING>::new();
+        let mut next = Input::Dialed;
+        loop {
+            match self.drive(next, &mut Wire::Down).await {
+                Todo::Secure => return None,
+                Todo::Drop => return Some(Ended::Told),
+                Todo::Leave(after) => return Some(Ended::Leave(after)),
+                Todo::Rest | Todo::Dial => {}
+            }
+            line.clear();
+            while line.last() != Some(&b'\n') && !line.is_full() {
+                let mut byte = [0_u8; 1];
+                let left = HANDSHAKE.checked_sub(began.elapsed()).unwrap_or(Duration::from_ticks(0));
+                if !matches!(with_timeout(left, socket.read(&mut byte)).await, Ok(Ok(1))) {
+                    return Some(Ended::Failed(Input::Disconnected));
+                }
+                let _room = line.extend_from_slice(&byte).is_ok();
+            }
+            next = Input::Received(&line);
+        }
     }
 
     /// The handshake; `Some` holds why there is none.
@@ -220,7 +211,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         connection: &mut TlsConnection<'s, Socket<'s, 'd>, Aes128GcmSha256>,
         broker: Broker,
     ) -> Option<&'static str> {
-        let mut host = String::<64>::new();
+        let mut host = String::<16>::new();
         let (name, host) = match self.image.server_name {
             Some(name) => (ServerName::Dns(name), name),
             None => {
@@ -232,8 +223,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         let mut verifier = PinVerifier::new(self.image.pins, name, now);
         let config = TlsConfig::new().with_server_name(host);
         let provider = Provider { rng: &mut self.rng, verifier: &mut verifier };
-        let done = with_timeout(HANDSHAKE, connection.open(TlsContext::new(&config, provider))).await;
-        match done {
+        match with_timeout(HANDSHAKE, connection.open(TlsContext::new(&config, provider))).await {
             Ok(Ok(())) => None,
             Ok(Err(_)) => Some(verifier.refused.unwrap_or("handshake")),
             Err(_) => Some("timeout"),
@@ -244,38 +234,47 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     async fn serve<'s, 'd: 's>(
         &mut self,
         socket: Socket<'s, 'd>,
-        mut connection: TlsConnection<'s, Socket<'s, 'd>, Aes128GcmSha256>,
-    ) -> Option<After> {
+        connection: &mut TlsConnection<'s, Socket<'s, 'd>, Aes128GcmSha256>,
+    ) -> Ended {
+        /// What the next run of steps is about.
+        #[derive(Clone, Copy, PartialEq)]
+        enum Turn {
+            Secured,
+            Time,
+            Bytes,
+            /// Says goodbye, then is over.
+            Goodbye(After, u8),
+        }
         let (mut reader, writer) = connection.split();
         let mut wire = Wire::Tls(writer);
-        let mut todo = self.drive(Input::Secured, &mut wire).await;
+        let mut turn = Turn::Secured;
         loop {
-            match todo {
-                Todo::Drop => return None,
-                Todo::Leave(after) => {
-                    self.goodbye(&mut wire).await;
-                    return Some(after);
-                }
-                _ => {}
-            }
-            self.board.feed_watchdog();
-            // Waiting may be given up at any time; reading a record may not.
-            todo = match select(socket.readable(), self.wait()).await {
-                Either::Second(()) => self.drive(Input::Tick, &mut wire).await,
-                Either::First(()) => match with_timeout(HANDSHAKE, reader.read_buffered()).await {
-                    Ok(Ok(mut arrived)) => {
-                        let bytes = arrived.pop_all();
-                        self.drive(Input::Received(bytes), &mut wire).await
+            let mut arrived;
+            let input = match turn {
+                Turn::Secured => Input::Secured,
+                Turn::Time => Input::Tick,
+                Turn::Goodbye(after, 0) => return Ended::Leave(after),
+                Turn::Goodbye(..) => Input::Stop,
+                Turn::Bytes => match with_timeout(HANDSHAKE, reader.read_buffered()).await {
+                    Ok(Ok(buffer)) => {
+                        arrived = buffer;
+                        Input::Received(arrived.pop_all())
                     }
-                    _ => self.drive(Input::Disconnected, &mut wire).await,
+                    _ => return Ended::Failed(Input::Disconnected),
                 },
             };
-        }
-    }
-
-    async fn goodbye(&mut self, wire: &mut Wire<'_, '_, '_>) {
-        for _ in 0..2 {
-            self.drive(Input::Stop, wire).await;
+            let todo = self.drive(input, &mut wire).await;
+            self.board.feed_watchdog();
+            turn = match (todo, turn) {
+                (_, Turn::Goodbye(after, left)) => Turn::Goodbye(after, left.saturating_sub(1)),
+                (Todo::Leave(after), _) => Turn::Goodbye(after, 2),
+                (Todo::Drop, _) => return Ended::Told,
+                // Waiting may be given up at any time; reading a record may not.
+                _ => match select(socket.readable(), self.wait()).await {
+                    Either::First(()) => Turn::Bytes,
+                    Either::Second(()) => Turn::Time,
+                },
+            };
         }
     }
 
@@ -283,8 +282,8 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     async fn drive(&mut self, first: Input<'_>, wire: &mut Wire<'_, '_, '_>) -> Todo {
         let mut rest: &[u8] = if let Input::Received(bytes) = first { bytes } else { &[] };
         let stopping = matches!(first, Input::Stop);
-        let mut prove = false;
         let mut next = Some(first);
+        let mut prove = false;
         loop {
             let now = self.now();
             let credentials =
@@ -305,106 +304,91 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             let buffers = Buffers { rx: &mut *self.rx, tx: &mut *self.tx };
             let step = self.core.step(now, input, self.rows, &mut gate, buffers);
             rest = rest.get(step.consumed..).unwrap_or_default();
-            match step.output {
+            let (to, call, fixed) = match step.output {
                 Output::Idle if rest.is_empty() || stopping => return Todo::Rest,
-                Output::Idle => {}
+                Output::Idle => continue,
                 Output::Dial { .. } => return Todo::Dial,
                 Output::UpgradeTls => return Todo::Secure,
-                Output::Authenticate => prove = true,
+                Output::Authenticate => {
+                    prove = true;
+                    continue;
+                }
                 Output::Send(bytes) => {
                     if !wire.send(bytes).await {
                         next = Some(Input::Disconnected);
                     }
+                    continue;
                 }
                 Output::Disconnect(reason) => {
                     self.board.say(format_args!("connection ended reason={}", reason.reason()));
                     return Todo::Drop;
                 }
-                Output::Event(event) => report(self.board, &event),
-                Output::Pong { to } => {
-                    let (core, tx, scratch) = (&mut self.core, &mut *self.tx, &mut *self.scratch);
-                    let via = via(self.key.as_ref(), self.token, &self.broker_url);
-                    if let Ok(bytes) = core.respond(now, &to, Body::Pong, via, tx, scratch)
-                        && !wire.send(bytes).await
-                    {
-                        next = Some(Input::Disconnected);
-                    }
+                Output::Event(event) => {
+                    report(self.board, &event);
+                    continue;
                 }
+                Output::Pong { to } => (to, None, Body::Pong),
                 Output::Answer { to, status } => {
                     let text = if let StatusText::Fixed(text) = status.text() { text } else { "" };
-                    let body = Body::Rpc { code: status.code(), text, data: b"{}" };
-                    let (core, tx, scratch) = (&mut self.core, &mut *self.tx, &mut *self.scratch);
-                    let via = via(self.key.as_ref(), self.token, &self.broker_url);
-                    if let Ok(bytes) = core.respond(now, &to, body, via, tx, scratch)
-                        && !wire.send(bytes).await
-                    {
-                        next = Some(Input::Disconnected);
-                    }
+                    (to, None, Body::Rpc { code: status.code(), text, data: b"{}" })
                 }
-                Output::Call { call, to, .. } => {
+                Output::Call { call, to, .. } => (to, Some(call), Body::Pong),
+            };
+            let mut announce = false;
+            let body = match &call {
+                None => fixed,
+                Some(call) => {
                     let mut pieces = Pieces {
-                        board: self.board,
-                        store: &mut *self.store,
-                        own: &mut *self.own,
-                        image: self.image,
-                        provision: &mut self.provision,
-                        member: self.member,
                         about: About {
                             board: self.board,
                             collectives: self.collectives,
                             main_collective: self.main_collective,
-                            metas: self.metas,
+                            own: A::METAS,
                             counters: *self.core.counters(),
                             member: self.member,
                             broker: &self.broker_url,
                             uptime: now.mono_ms / 1000,
                         },
+                        store: &mut *self.store,
+                        own: &mut *self.own,
+                        image: self.image,
+                        provision: &mut self.provision,
                         access: self.access,
-                        config: &mut *self.config,
+                        room: &mut *self.tx,
                         announce: false,
                     };
-                    let finished = pieces.answer(&call, &mut *self.scratch, &mut *self.reply).await;
-                    let announce = pieces.announce;
-                    if announce && let Some(bytes) = self.core.event(now, Kind::Provisioned, &mut *self.tx) {
-                        let _told = wire.send(bytes).await;
+                    let finished = pieces.answer(call, &mut *self.scratch, &mut *self.reply).await;
+                    announce = pieces.announce;
+                    if finished.silent {
+                        continue;
                     }
-                    let core = &mut self.core;
-                    let via = via(self.key.as_ref(), self.token, &self.broker_url);
-                    if !finished.silent {
-                        let sent = reply(core, now, &to, &finished, via, &mut *self.tx, &mut *self.scratch);
-                        if let Some(bytes) = sent
-                            && !wire.send(bytes).await
-                        {
-                            next = Some(Input::Disconnected);
-                        }
-                    }
-                    if let Some(after) = self.provision.take_after() {
-                        return Todo::Leave(after);
-                    }
+                    Body::Rpc { code: finished.code, text: finished.text, data: finished.data }
                 }
+            };
+            if announce && let Some(bytes) = self.core.event(now, Kind::Provisioned, &mut *self.tx) {
+                let _told = wire.send(bytes).await;
             }
-            if stopping && !matches!(self.core.state(), State::Ready) {
-                return Todo::Rest;
+            let signer = self.key.as_ref().map(|key| Signer { key, token: self.token });
+            let via = Via { signer, broker: &self.broker_url };
+            match self.core.respond(now, &to, body, via, &mut *self.tx, &mut *self.scratch) {
+                Ok(bytes) if !wire.send(bytes).await => next = Some(Input::Disconnected),
+                Ok(_) => {}
+                Err(_) => self.board.say(format_args!("a reply does not fit the buffers")),
+            }
+            if let Some(after) = self.provision.take_after() {
+                return Todo::Leave(after);
             }
         }
     }
 }
 
-fn via<'v>(key: Option<&'v SigningKey>, token: &'v str, broker: &'v str) -> Via<'v> {
-    Via { signer: key.map(|key| Signer { key, token }), broker }
-}
-
-fn reply<'t>(
-    core: &mut Core<'_>,
-    now: Now,
-    to: &Return<'_>,
-    finished: &agent_core::rpc::Finished<'_>,
-    via: Via<'_>,
-    tx: &'t mut [u8],
-    scratch: &mut [u8],
-) -> Option<&'t [u8]> {
-    let body = Body::Rpc { code: finished.code, text: finished.text, data: finished.data };
-    core.respond(now, to, body, via, tx, scratch).ok()
+/// How a connection ended.
+enum Ended {
+    /// The machine wanted it so.
+    Told,
+    /// The machine has to hear of it.
+    Failed(Input<'static>),
+    Leave(After),
 }
 
 fn report<B: Board>(board: &B, event: &Event<'_>) {
@@ -422,15 +406,14 @@ fn report<B: Board>(board: &B, event: &Event<'_>) {
 
 /// What a call works with.
 struct Pieces<'p, B, S, A> {
-    board: &'p B,
+    about: About<'p, B>,
     store: &'p mut S,
     own: &'p mut A,
     image: &'p Image<'p>,
     provision: &'p mut Provision,
-    member: bool,
-    about: About<'p, B>,
     access: &'p str,
-    config: &'p mut [u8],
+    /// For a configuration on its way to flash: nothing is sent meanwhile.
+    room: &'p mut [u8],
     announce: bool,
 }
 
@@ -442,7 +425,7 @@ impl<B: Board, S: Store, A: Agents> Pieces<'_, B, S, A> {
         scratch: &mut [u8],
         buffer: &'b mut [u8],
     ) -> agent_core::rpc::Finished<'b> {
-        let limit = self.about.metas.iter().find(|meta| meta.name == call.agent);
+        let limit = self.about.metas().find(|meta| meta.name == call.agent);
         let limit = limit.map_or(10, |meta| meta.timeout_seconds).min(call.ttl_seconds).max(1);
         let mut out = ReplyWriter::new(buffer);
         let work = self.run(call, scratch, &mut out);
@@ -453,11 +436,11 @@ impl<B: Board, S: Store, A: Agents> Pieces<'_, B, S, A> {
     }
 
     async fn run(&mut self, call: &Call<'_>, scratch: &mut [u8], out: &mut ReplyWriter<'_>) -> Status {
-        if self.member
+        if self.about.member
             && let Err(reason) = crate::policy::decide(call, self.image.trust_signer_for_policies, scratch)
         {
             let (caller, agent, action) = (call.caller, call.agent, call.action);
-            self.board.say(format_args!(
+            self.about.board.say(format_args!(
                 "request denied reason=denied why={reason} caller={caller} agent={agent} action={action}"
             ));
             return Status::not_authorized();
@@ -476,9 +459,9 @@ impl<B: Board, S: Store, A: Agents> Pieces<'_, B, S, A> {
 
     async fn provision(&mut self, call: &Call<'_>, scratch: &mut [u8], out: &mut ReplyWriter<'_>) -> Status {
         let mut key = zeroize::Zeroizing::new([0_u8; 32]);
-        let drawn = self.board.random(&mut *key).is_ok();
+        let drawn = self.about.board.random(&mut *key).is_ok();
         let mut random = [0_u8; 4];
-        let _or_zero = self.board.random(&mut random).is_ok();
+        let _or_zero = self.about.board.random(&mut random).is_ok();
         let moment = Moment {
             now_ms: Instant::now().as_millis(),
             key_material: drawn.then_some(*key),
@@ -488,8 +471,8 @@ impl<B: Board, S: Store, A: Agents> Pieces<'_, B, S, A> {
             store: &mut *self.store,
             image: self.image,
             token: self.access,
-            active: !self.member,
-            config: &mut *self.config,
+            active: !self.about.member,
+            config: &mut *self.room,
             announce: false,
         };
         let status = provisioning::handle(self.provision, &mut around, call, &moment, out, scratch).await;

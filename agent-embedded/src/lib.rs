@@ -16,6 +16,7 @@ pub mod board;
 mod brokers;
 mod connection;
 mod gate;
+mod generator;
 mod image;
 mod policy;
 mod provisioning;

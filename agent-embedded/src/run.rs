@@ -4,30 +4,31 @@ use agent_core::dispatch::{ClockRule, ReplyCheck, Rules};
 use agent_core::ed25519::SigningKey;
 use agent_core::machine::{Config, Core};
 use agent_core::nats::Limits;
-use agent_core::provision::{self, After, Provision};
+use agent_core::provision::{After, Provision};
 use agent_core::replay::ReplayCache;
 use agent_core::rpc::AgentMeta;
 use agent_core::session::{AgentRow, Client, SessionConfig};
-use agent_core::token::{Issuer, Trust, Verifier, peek_provisioning};
+use agent_core::token::{Issuer, Reject, Trust, Verifier, peek_provisioning};
 use embassy_net::Stack;
 use embassy_time::{Duration, Timer};
 use heapless::{String, Vec};
-use rand_chacha::ChaCha20Rng;
-use rand_core::SeedableRng as _;
 
-use crate::agents::{Agents, DISCOVERY, choria_util, rpcutil};
+use crate::agents::{Agents, BUILT_IN};
 use crate::board::{Board, Key, Store};
-use crate::brokers;
+use crate::brokers::{self, Broker, MAX_BROKERS};
 use crate::connection::{Life, Transport};
+use crate::generator::Generator;
 use crate::image::Image;
-use crate::settings::Membership;
+use crate::settings::{COLLECTIVES, Membership};
 use crate::space::{PROFILE, Space};
 
 /// Agents of a device, the built-in ones included.
 const MAX_AGENTS: usize = 12;
 /// Longest validity of a request, seconds (docs/spec/10 §9).
 const TTL_CAP: u32 = 60;
-const PROVISIONING: &[&str] = &["provisioning"];
+const PROVISIONING: &str = "provisioning";
+/// Of a candidate, whose image names keys and no organization.
+const ORGANIZATION: &str = "choria";
 
 /// Runs the agent for ever: returns only into a restart of the board.
 pub async fn run<B: Board, S: Store, A: Agents>(
@@ -62,7 +63,7 @@ async fn life<B: Board, S: Store, A: Agents>(
     stack: Stack<'_>,
     space: &mut Space,
 ) -> Result<After, &'static str> {
-    let Space { rx, tx, scratch, reply, tcp_rx, tcp_tx, tls_rx, tls_tx, token, config, replay } = space;
+    let Space { rx, tx, scratch, reply, tcp_rx, tcp_tx, tls_rx, tls_tx, token, replay } = space;
     let mut drawn = [0_u8; 80];
     board.random(&mut drawn).map_err(|_| "no entropy")?;
     let ([seed_of_core, seed_of_tls], replay_key) = split(&drawn);
@@ -82,48 +83,42 @@ async fn life<B: Board, S: Store, A: Agents>(
         (true, Some(seed), Some(token)) => Some((seed, token)),
         _ => None,
     };
-    // A member lives by what is in this buffer; a candidate packs its configuration in it.
-    let mut nothing = [0_u8; 8];
-    let (text, room) = if member.is_some() {
-        let text = store.get(Key::Config, config).await.map_err(unreadable)?.unwrap_or_default();
-        (core::str::from_utf8(text).unwrap_or_default(), nothing.as_mut_slice())
-    } else {
-        ("", config.as_mut_slice())
+    let text = match member {
+        Some(_) => store.get(Key::Config, rx).await.map_err(unreadable)?.unwrap_or_default(),
+        None => &[],
     };
+    let is_member = member.is_some();
+    let membership = Membership::read(core::str::from_utf8(text).unwrap_or_default(), image.identity);
     let now = board.wall_nanos().map(|nanos| nanos.div_euclid(1_000_000_000).max(image.built));
 
     let mut access = String::<128>::new();
-    let mut urls = String::<256>::new();
-    admit(image, now, scratch, &mut access, &mut urls, member.is_some())?;
-
-    let membership = Membership::read(text, image.identity);
-    let organization = if member.is_some() { membership.organization } else { "choria" };
-    let mut issuers = Vec::<Issuer<'_>, 4>::new();
-    for key in image.issuers {
-        let _fits = issuers.push(Issuer { organization, key: *key }).is_ok();
-    }
-    let mut metas = Vec::<AgentMeta, MAX_AGENTS>::new();
-    let built_in = [DISCOVERY, rpcutil::META, choria_util::META, provision::META];
-    // A candidate shows what its provisioner needs; a user's agents come with membership.
-    let users: &[AgentMeta] = if member.is_some() { A::METAS } else { &[] };
-    for meta in built_in.iter().chain(users) {
-        metas.push(*meta).map_err(|_| "more agents than a device has room for")?;
-    }
-    let rows: Vec<AgentRow<'_>, MAX_AGENTS> =
-        metas.iter().map(|meta| AgentRow { name: meta.name, service: false, active: true }).collect();
-    let names: Vec<&str, MAX_AGENTS> = metas.iter().map(|meta| meta.name).collect();
-
-    let is_member = member.is_some();
-    let identity = if is_member { membership.identity.as_str() } else { image.identity };
-    let collectives: &[&str] = if is_member { membership.collectives.as_slice() } else { PROVISIONING };
+    let asked = admit(image, now, scratch, &mut access, is_member)?;
     let brokers = match (image.urls, is_member) {
-        ([], true) => brokers::parse(core::iter::once(membership.brokers)),
-        ([], false) => brokers::parse(core::iter::once(urls.as_str())),
+        ([], true) => membership.brokers,
+        ([], false) => asked,
         (urls, _) => brokers::parse(urls.iter().copied()),
     };
     if brokers.is_empty() {
         return Err("no broker has an address");
     }
+    let organization = if is_member { membership.organization.as_str() } else { ORGANIZATION };
+    let mut issuers = Vec::<Issuer<'_>, 4>::new();
+    for key in image.issuers {
+        let _fits = issuers.push(Issuer { organization, key: *key }).is_ok();
+    }
+    let users: &[AgentMeta] = if is_member { A::METAS } else { &[] };
+    let mut names = Vec::<&str, MAX_AGENTS>::new();
+    for meta in BUILT_IN.iter().chain(users) {
+        names.push(meta.name).map_err(|_| "more agents than a device has room for")?;
+    }
+    let rows: Vec<AgentRow<'_>, MAX_AGENTS> =
+        names.iter().map(|name| AgentRow { name, service: false, active: true }).collect();
+    let identity = if is_member { membership.identity.as_str() } else { image.identity };
+    let collectives: Vec<&str, COLLECTIVES> = match is_member {
+        true => membership.collectives.iter().map(String::as_str).collect(),
+        false => core::iter::once(PROVISIONING).collect(),
+    };
+    let collectives = collectives.as_slice();
     let clock = if is_member && image.require_clock { ClockRule::Required } else { ClockRule::Optional };
     let settled = Config {
         identity,
@@ -161,22 +156,20 @@ async fn life<B: Board, S: Store, A: Agents>(
         member: is_member,
         identity,
         collectives,
-        main_collective: if is_member { membership.main_collective } else { "provisioning" },
+        main_collective: collectives.first().copied().unwrap_or_default(),
         issuers: &issuers,
         access: &access,
         token: member.map_or(image.provisioning_jwt, |(_, token)| token),
         seed: member.map(|(seed, _)| seed),
         key: own_key.filter(|_| membership.sign_replies),
         rows: &rows,
-        metas: &metas,
         names: &names,
         brokers: &brokers,
-        rng: ChaCha20Rng::from_seed(seed_of_tls),
+        rng: Generator::new(seed_of_tls),
         rx,
         tx,
         scratch,
         reply,
-        config: room,
         dials: 0,
         broker_url: String::new(),
     };
@@ -185,35 +178,30 @@ async fn life<B: Board, S: Store, A: Agents>(
     Ok(life.run(&mut transport).await)
 }
 
-/// Looks at the provisioning token: one that is not the organization's, or over, is never presented.
+/// Looks at the provisioning token: one that is not the organization's, or over, is never presented. Returns its brokers.
 fn admit(
     image: &Image<'_>,
     now: Option<i64>,
     scratch: &mut [u8],
     access: &mut String<128>,
-    urls: &mut String<256>,
     member: bool,
-) -> Result<(), &'static str> {
+) -> Result<Vec<Broker, MAX_BROKERS>, &'static str> {
     let jwt = image.provisioning_jwt;
     let claims = if image.issuers.is_empty() {
         *peek_provisioning(jwt, scratch).map_err(|reject| reject.reason())?.claims()
     } else {
-        let mut issuers = [Issuer { organization: "choria", key: [0; 32] }; 4];
-        for (place, key) in issuers.iter_mut().zip(image.issuers) {
-            place.key = *key;
-        }
-        let issuers = issuers.get(..image.issuers.len().min(4)).unwrap_or_default();
-        let verifier = Verifier::new(Trust::Issuers(issuers));
-        // A member has no use for the token but its access token, which outlives it.
+        let issuers = image.issuers.iter().map(|key| Issuer { organization: ORGANIZATION, key: *key });
+        let issuers: Vec<Issuer<'_>, 4> = issuers.take(4).collect();
+        let verifier = Verifier::new(Trust::Issuers(&issuers));
         match verifier.verify_provisioning(jwt, now.unwrap_or(image.built), scratch) {
             Ok(verified) => *verified.claims(),
-            Err(agent_core::token::Reject::Expired) if member => return Ok(()),
+            // A member was let in by it once; without its access token nobody can send the device back.
+            Err(Reject::Expired) if member => return Ok(Vec::new()),
             Err(reject) => return Err(reject.reason()),
         }
     };
     access.push_str(claims.token).map_err(|_| "the access token of the provisioning token is too long")?;
-    urls.push_str(claims.urls).map_err(|_| "the URLs of the provisioning token are too long")?;
-    Ok(())
+    Ok(brokers::parse(core::iter::once(claims.urls)))
 }
 
 fn split(drawn: &[u8; 80]) -> ([[u8; 32]; 2], [u8; 16]) {

@@ -4,10 +4,14 @@ use agent_core::config::Config;
 use agent_core::json::Object;
 use heapless::{String, Vec};
 
+use crate::brokers::{self, Broker, MAX_BROKERS};
+
 /// Longest identity.
 pub(crate) const IDENTITY: usize = 128;
 /// Collectives a device is a member of; more are refused by `configure`.
 pub(crate) const COLLECTIVES: usize = 4;
+/// Longest name of a collective or organization.
+const COLLECTIVE: usize = 32;
 
 /// Settings that a device uses. Others are expected of a server and left out.
 const KEPT: [&str; 13] = [
@@ -94,36 +98,45 @@ pub(crate) fn pack(
     Ok((at, lines, left_out))
 }
 
-/// The settings of a member, read at start.
+/// The settings of a member, read at start and kept apart from the text they stood in.
 #[derive(Debug)]
-pub(crate) struct Membership<'t> {
+pub(crate) struct Membership {
     pub(crate) identity: String<IDENTITY>,
-    pub(crate) collectives: Vec<&'t str, COLLECTIVES>,
-    pub(crate) main_collective: &'t str,
-    pub(crate) brokers: &'t str,
-    pub(crate) organization: &'t str,
+    /// The main one first.
+    pub(crate) collectives: Vec<String<COLLECTIVE>, COLLECTIVES>,
+    pub(crate) brokers: Vec<Broker, MAX_BROKERS>,
+    pub(crate) organization: String<COLLECTIVE>,
     pub(crate) sign_replies: bool,
 }
 
-impl<'t> Membership<'t> {
+impl Membership {
     /// `image_identity` is the name where the configuration has none.
-    pub(crate) fn read(text: &'t str, image_identity: &str) -> Membership<'t> {
+    pub(crate) fn read(text: &str, image_identity: &str) -> Membership {
         let config = Config::new(text);
-        let mut identity = String::new();
-        // A name that does not fit is no name; the broker refuses it by its token.
-        let _fits = identity.push_str(config.get("identity").unwrap_or(image_identity)).is_ok();
-        let mut collectives: Vec<&str, COLLECTIVES> = config.list("collectives").take(COLLECTIVES).collect();
-        if collectives.is_empty() {
-            let _fits = collectives.push("choria").is_ok();
+        let mut collectives = Vec::new();
+        let main = config.get("main_collective");
+        let listed = config.list("collectives").filter(|name| Some(*name) != main);
+        let default =
+            if main.is_none() && config.get("collectives").is_none() { Some("choria") } else { None };
+        for name in main.into_iter().chain(listed).chain(default) {
+            if let Some(name) = string(name)
+                && collectives.push(name).is_err()
+            {
+                break;
+            }
         }
-        let first = collectives.first().copied().unwrap_or("choria");
+        let organization = config.list("plugin.security.issuer.names").next().unwrap_or("choria");
         Membership {
-            identity,
-            main_collective: config.get("main_collective").unwrap_or(first),
-            brokers: config.get("plugin.choria.middleware_hosts").unwrap_or_default(),
-            organization: config.list("plugin.security.issuer.names").next().unwrap_or("choria"),
-            sign_replies: config.bool("plugin.security.choria.sign_replies", true),
+            // A name that does not fit is no name; the broker refuses it by its token.
+            identity: string(config.get("identity").unwrap_or(image_identity)).unwrap_or_default(),
             collectives,
+            brokers: brokers::parse(config.get("plugin.choria.middleware_hosts").into_iter()),
+            organization: string(organization).unwrap_or_default(),
+            sign_replies: config.bool("plugin.security.choria.sign_replies", true),
         }
     }
+}
+
+fn string<const N: usize>(text: &str) -> Option<String<N>> {
+    String::try_from(text).ok()
 }

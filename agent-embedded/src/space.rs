@@ -43,8 +43,8 @@ pub const PROFILE: Profile = Profile {
     tx: 4 * 1024,
     scratch: 3 * 1024,
     reply: 1152,
-    tcp_rx: 4 * 1024,
-    tcp_tx: 2 * 1024,
+    tcp_rx: 2 * 1024,
+    tcp_tx: 1024,
     tls_rx: 4352,
     tls_tx: 1024,
     replay: 64,
@@ -65,8 +65,6 @@ pub const PROFILE: Profile = Profile {
 
 /// Largest server token that is kept.
 pub(crate) const TOKEN: usize = 1536;
-/// Largest configuration that is kept.
-pub(crate) const CONFIG: usize = 1536;
 
 /// The buffers.
 #[derive(Debug)]
@@ -80,7 +78,6 @@ pub struct Space {
     pub tls_rx: [u8; PROFILE.tls_rx],
     pub tls_tx: [u8; PROFILE.tls_tx],
     pub token: [u8; TOKEN],
-    pub config: [u8; CONFIG],
     pub replay: [ReplaySlot; PROFILE.replay],
 }
 
@@ -97,7 +94,6 @@ impl Space {
             tls_rx: [0; PROFILE.tls_rx],
             tls_tx: [0; PROFILE.tls_tx],
             token: [0; TOKEN],
-            config: [0; CONFIG],
             replay: [ReplaySlot::FREE; PROFILE.replay],
         }
     }

@@ -4,10 +4,10 @@ use embedded_tls::{
     Aes128GcmSha256, CertificateEntryRef, CertificateRef, CertificateVerifyRef, CryptoProvider, TlsError,
     TlsVerifier,
 };
-use rand_chacha::ChaCha20Rng;
 use rand_core::CryptoRngCore;
 use sha2::{Digest as _, Sha256};
 
+use crate::generator::Generator;
 use agent_core::x509pin::{Leaf, Pin, ServerName, verify};
 
 /// The broker as the image expects it.
@@ -69,7 +69,7 @@ impl TlsVerifier<Aes128GcmSha256> for PinVerifier<'_> {
 /// What a handshake needs of us.
 #[derive(Debug)]
 pub(crate) struct Provider<'a, 'p> {
-    pub(crate) rng: &'a mut ChaCha20Rng,
+    pub(crate) rng: &'a mut Generator,
     pub(crate) verifier: &'a mut PinVerifier<'p>,
 }
 

@@ -95,10 +95,23 @@ pub(crate) struct About<'a, B> {
     pub(crate) board: &'a B,
     pub(crate) collectives: &'a [&'a str],
     pub(crate) main_collective: &'a str,
-    pub(crate) metas: &'a [AgentMeta],
+    /// A user's own agents.
+    pub(crate) own: &'static [AgentMeta],
     pub(crate) counters: agent_core::dispatch::Counters,
     pub(crate) member: bool,
     pub(crate) broker: &'a str,
     /// Seconds since the start.
     pub(crate) uptime: u64,
+}
+
+/// The agents that every device has, `discovery` first.
+pub(crate) const BUILT_IN: [AgentMeta; 4] =
+    [DISCOVERY, rpcutil::META, choria_util::META, agent_core::provision::META];
+
+impl<B> About<'_, B> {
+    /// The agents on air. A candidate shows what its provisioner needs; a user's come with membership.
+    pub(crate) fn metas(&self) -> impl Iterator<Item = &'static AgentMeta> {
+        let own = if self.member { self.own } else { &[] };
+        BUILT_IN.iter().chain(own)
+    }
 }

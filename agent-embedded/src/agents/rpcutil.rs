@@ -52,7 +52,7 @@ fn get_fact<B: Board>(about: &About<'_, B>, call: &Call<'_>, out: &mut ReplyWrit
 
 fn agent_inventory<B>(about: &About<'_, B>, out: &mut ReplyWriter<'_>) {
     out.array("agents");
-    for agent in about.metas {
+    for agent in about.metas() {
         out.object("");
         for name in ["agent", "name"] {
             out.str(name, agent.name);
@@ -70,7 +70,7 @@ fn agent_inventory<B>(about: &About<'_, B>, out: &mut ReplyWriter<'_>) {
 
 fn agent_names<B>(about: &About<'_, B>, out: &mut ReplyWriter<'_>) {
     out.array("agents");
-    for agent in about.metas {
+    for agent in about.metas() {
         out.str("", agent.name);
     }
     out.end();

@@ -15,7 +15,7 @@ use agent_embedded::board::Board as _;
 use agent_embedded::{Image, Space};
 use embassy_executor::{Spawner, raw};
 use embassy_net::{Config, Runner, Stack, StackResources};
-use static_cell::StaticCell;
+use static_cell::{ConstStaticCell, StaticCell};
 
 use crate::board::Lm3s;
 use crate::files::Files;
@@ -32,7 +32,8 @@ async fn network(mut runner: Runner<'static, Nic>) -> ! {
 
 #[embassy_executor::task]
 async fn agent(stack: Stack<'static>) {
-    static SPACE: StaticCell<Space> = StaticCell::new();
+    // const: made at build time, or it would be made on the stack first
+    static SPACE: ConstStaticCell<Space> = ConstStaticCell::new(Space::new());
     let board = Lm3s;
     let baked = match Baked::parse(machine::baked()) {
         Ok(baked) => baked,
@@ -43,9 +44,11 @@ async fn agent(stack: Stack<'static>) {
     };
     let image = Image::of(&baked, "lm3s");
     board.say(format_args!("baked {:016x}", u64::from_be_bytes(baked.digest)));
+    board.say(format_args!("waiting for an address"));
     stack.wait_config_up().await;
+    board.say(format_args!("address"));
     let mut own = Mine { blink: blink::Blink::default() };
-    agent_embedded::run(&board, &mut Files, &mut own, &image, stack, SPACE.init_with(Space::new)).await
+    agent_embedded::run(&board, &mut Files, &mut own, &image, stack, SPACE.take()).await
 }
 
 #[cortex_m_rt::entry]
@@ -78,7 +81,8 @@ fn main() -> ! {
 }
 
 #[panic_handler]
-fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
-    Lm3s.say(format_args!("panic: {info}"));
+fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
+    // What it says would cost 10 KiB of flash.
+    Lm3s.say(format_args!("panic"));
     machine::exit(false)
 }

@@ -4,7 +4,7 @@ use core::task::Context;
 
 use embassy_net_driver::{Capabilities, Driver, HardwareAddress, LinkState, RxToken, TxToken};
 use embassy_sync::waitqueue::AtomicWaker;
-use static_cell::StaticCell;
+use static_cell::ConstStaticCell;
 
 use crate::machine::{Register, read, unmask_ethernet, write};
 
@@ -15,7 +15,7 @@ const SHORTEST: usize = 60;
 static WAKER: AtomicWaker = AtomicWaker::new();
 /// One frame to read and one to write, both at once: an answer is built while its question is read. Static, because every
 /// future that they were moved through would count them again.
-static FRAMES: StaticCell<[[u8; FRAME]; 2]> = StaticCell::new();
+static FRAMES: ConstStaticCell<[[u8; FRAME]; 2]> = ConstStaticCell::new([[0; FRAME]; 2]);
 
 /// The controller has a frame for us.
 pub fn interrupted() {
@@ -36,7 +36,7 @@ impl Nic {
         write(Register::ReceiveControl, 0x15);
         write(Register::TransmitControl, 0x07);
         unmask_ethernet();
-        let [incoming, outgoing] = FRAMES.init([[0; FRAME]; 2]);
+        let [incoming, outgoing] = FRAMES.take();
         Nic { incoming, outgoing }
     }
 }
