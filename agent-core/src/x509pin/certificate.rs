@@ -18,6 +18,8 @@ const P256: &[u8] = &[
 pub(super) enum Algorithm {
     Ed25519,
     EcdsaP256,
+    /// None that we verify: good enough for a key that is itself pinned.
+    Other,
 }
 
 /// A certificate taken apart. Nothing of it is believed yet.
@@ -64,7 +66,7 @@ impl<'d> Certificate<'d> {
         let algorithm = match inner_algorithm {
             ED25519 => Algorithm::Ed25519,
             ECDSA_SHA256 => Algorithm::EcdsaP256,
-            _ => return Err(Refused::Algorithm),
+            _ => Algorithm::Other,
         };
         let issuer = fields.expect(der::SEQUENCE)?;
         let mut validity = Reader::new(fields.expect(der::SEQUENCE)?);
@@ -75,10 +77,7 @@ impl<'d> Certificate<'d> {
         if tag != der::SEQUENCE {
             return Err(Refused::Malformed);
         }
-        // unique identifiers, which nobody uses
-        for tag in [0x81, 0x82] {
-            fields.optional(tag)?;
-        }
+        // Unique identifiers, which an authority must not write (RFC 5280 §4.1.2.8), would stand here.
         let extensions = match fields.optional(0xa3)? {
             None => &[][..],
             Some(explicit) => {

@@ -10,6 +10,7 @@ pub(super) const OID: u8 = 0x06;
 pub(super) const UTC_TIME: u8 = 0x17;
 pub(super) const GENERALIZED_TIME: u8 = 0x18;
 pub(super) const SEQUENCE: u8 = 0x30;
+const LONG_TAG: u8 = 0x1f;
 
 /// What is left to read of some DER.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +34,10 @@ impl<'d> Reader<'d> {
     pub(super) fn any(&mut self) -> Result<(u8, &'d [u8], &'d [u8]), Refused> {
         let whole = self.0;
         let (&tag, rest) = whole.split_first().ok_or(Refused::Malformed)?;
+        if tag & LONG_TAG == LONG_TAG {
+            // A number that goes on in the next byte: nothing in a certificate has one.
+            return Err(Refused::Malformed);
+        }
         let (&first, mut rest) = rest.split_first().ok_or(Refused::Malformed)?;
         let len = if first < 0x80 {
             usize::from(first)
@@ -118,7 +123,15 @@ pub(super) fn time(tag: u8, content: &[u8]) -> Result<i64, Refused> {
     }
     let part = |number: usize| two(at.saturating_add(number.saturating_mul(2)));
     let (month, day, hour, minute, second) = (part(0)?, part(1)?, part(2)?, part(3)?, part(4)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 => 28_i64.saturating_add(leap.into()),
+        _ => return Err(Refused::Malformed),
+    };
+    // Before 1970 no clock of ours, and nobody's certificate, has ever been.
+    if year < 1970 || !(1..=days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return Err(Refused::Malformed);
     }
     let days = days_from_civil(year, month, day);
@@ -156,6 +169,9 @@ mod tests {
             &[0x30, 0x02, 0x00],
             &[0x04, 0x81, 0x01, 0],
             &[0x04, 0x83, 0, 0, 1, 0],
+            &[0x04, 0xff],
+            &[0x1f, 0x01, 0x00],
+            &[0xbf, 0x22, 0x00],
         ] {
             assert_eq!(read(bad), Err(Refused::Malformed), "{bad:?}");
         }
@@ -169,10 +185,25 @@ mod tests {
         assert_eq!(time(GENERALIZED_TIME, b"20000229123456Z"), Ok(951_827_696));
         assert_eq!(time(UTC_TIME, b"491231235959Z"), Ok(2_524_607_999));
         assert_eq!(time(GENERALIZED_TIME, b"99991231235959Z"), Ok(253_402_300_799));
-        for bad in
-            [&b"700101000000"[..], b"7001010000Z", b"701301000000Z", b"70010100000aZ", b"700101000000+", b""]
-        {
-            assert_eq!(time(UTC_TIME, bad), Err(Refused::Malformed));
+        for bad in [
+            &b"700101000000"[..],
+            b"7001010000Z",
+            b"701301000000Z",
+            b"700001000000Z",
+            b"230229000000Z",
+            b"230631000000Z",
+            b"230600000000Z",
+            b"230601240000Z",
+            b"230601006000Z",
+            b"230601000060Z",
+            b"691231235959Z",
+            b"70010100000aZ",
+            b"700101000000+",
+            b"",
+        ] {
+            assert_eq!(time(UTC_TIME, bad), Err(Refused::Malformed), "{}", bad.escape_ascii());
         }
+        assert_eq!(time(GENERALIZED_TIME, b"21000229000000Z"), Err(Refused::Malformed));
+        assert_eq!(time(OCTET_STRING, b"700101000000Z"), Err(Refused::Malformed));
     }
 }

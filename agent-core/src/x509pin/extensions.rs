@@ -6,6 +6,7 @@ use super::{Refused, ServerName};
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+const NAME_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x1e];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
 const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
 
@@ -45,6 +46,8 @@ impl Extensions {
                 ALTERNATIVE_NAMES => 1,
                 BASIC_CONSTRAINTS => 2,
                 EXTENDED_KEY_USAGE => 3,
+                // We evaluate none, and what they forbid would be allowed without: also where they are not critical.
+                NAME_CONSTRAINTS => return Err(Refused::CriticalExtension),
                 _ if critical => return Err(Refused::CriticalExtension),
                 _ => continue,
             };
@@ -87,10 +90,7 @@ fn usage(value: &[u8]) -> Result<u8, Refused> {
     let bits = value.expect(der::BIT_STRING)?;
     value.end()?;
     match bits {
-        [unused @ 0..=7, first, ..] if bits.len() <= 3 => {
-            let _ = unused;
-            Ok(*first)
-        }
+        [0..=7, first] | [0..=7, first, _] => Ok(*first),
         _ => Err(Refused::Malformed),
     }
 }
@@ -102,6 +102,9 @@ fn names(value: &[u8], wanted: Option<ServerName<'_>>) -> Result<bool, Refused> 
     let mut found = false;
     while !list.is_empty() {
         let (tag, content, _) = list.any()?;
+        if !matches!(tag, 0x81 | 0x82 | 0x86..=0x88 | 0xa0 | 0xa3..=0xa5) {
+            return Err(Refused::Malformed);
+        }
         found |= wanted.is_some_and(|wanted| wanted.is(tag, content));
     }
     Ok(found)
@@ -116,7 +119,10 @@ fn is_authority(value: &[u8]) -> Result<bool, Refused> {
         None => false,
     };
     // How many authorities may follow: with at most one intermediate below a pin, any number will do.
-    fields.optional(der::INTEGER)?;
+    match fields.optional(der::INTEGER)? {
+        None | Some([0..=0x7f]) => {}
+        Some(_) => return Err(Refused::Malformed),
+    }
     fields.end()?;
     Ok(authority)
 }

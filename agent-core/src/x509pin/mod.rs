@@ -51,7 +51,7 @@ pub enum Refused {
     Purpose,
     /// An authority where a server should be, or a server where an authority should be.
     Constraints,
-    /// A critical extension that we do not know.
+    /// A critical extension that we do not know, or name constraints, which we do not evaluate.
     CriticalExtension,
     NotYetValid,
     Expired,

@@ -20,7 +20,7 @@ impl ServerName<'_> {
 
 /// Exactly, or with one wildcard in place of the whole first label, which must have two labels behind it.
 fn dns(wanted: &[u8], presented: &[u8]) -> bool {
-    if wanted.is_empty() || wanted.starts_with(b".") || wanted.ends_with(b".") {
+    if !is_host(wanted) {
         return false;
     }
     let Some(parent) = presented.strip_prefix(b"*.") else {
@@ -32,6 +32,15 @@ fn dns(wanted: &[u8], presented: &[u8]) -> bool {
     let Some(dot) = wanted.iter().position(|byte| *byte == b'.') else { return false };
     let (label, rest) = wanted.split_at_checked(dot).unwrap_or_default();
     !label.is_empty() && rest.strip_prefix(b".").is_some_and(|rest| rest.eq_ignore_ascii_case(parent))
+}
+
+/// Labels of letters, digits, `-` and `_`, the last not a number: an address is no host name, and no wildcard covers a part of
+/// one.
+fn is_host(name: &[u8]) -> bool {
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut labels = name.split(|byte| *byte == b'.');
+    let labelled = labels.clone().all(|label| !label.is_empty() && label.iter().all(part));
+    labelled && labels.next_back().is_some_and(|last| !last.iter().all(u8::is_ascii_digit))
 }
 
 #[cfg(test)]
@@ -52,6 +61,15 @@ mod tests {
             ("broker.example.net", "b*.example.net"),
             ("broker.example.net", "*.*.net"),
             ("", ""),
+            ("192.0.2.1", "*.0.2.1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("*.example.net", "*.example.net"),
+            ("a..example.net", "*..example.net"),
+            ("broker.example.net.", "broker.example.net."),
+            ("broker.example.net", "broker.example.net\0"),
+            ("broker.example.net", "broker.example.net."),
+            ("broker.example.net", "broker.example.net\0.evil.org"),
+            ("broker.example.net", "*broker.example.net"),
         ] {
             assert!(!is(wanted, presented), "{wanted} {presented}");
         }

@@ -33,13 +33,8 @@ pub fn verify(
     check_times(&certificate, now)?;
     let own: [u8; 32] = Sha256::digest(certificate.key_info).into();
     let pinned = pins.iter().any(|pin| matches!(pin, Pin::LeafSha256(hash) if *hash == own));
-    if !pinned {
-        let directly = vouched_for(&certificate, pins);
-        match (directly, intermediate) {
-            (Ok(()), _) => {}
-            (Err(_), Some(above)) => through(&certificate, above, pins, now)?,
-            (Err(refused), None) => return Err(refused),
-        }
+    if !pinned && let Err(refused) = vouched_for(&certificate, pins) {
+        through(&certificate, intermediate.ok_or(refused)?, pins, now)?;
     }
     Ok(Leaf { key: certificate.key, time_unverified: now.is_none() })
 }
@@ -67,6 +62,8 @@ fn vouched_for(certificate: &Certificate<'_>, pins: &[Pin]) -> Result<(), Refuse
         };
         match check_signature(certificate, &key) {
             Ok(()) => return Ok(()),
+            // Of several pins, the one of the right kind says why.
+            Err(Refused::NotPinned) => {}
             Err(why) => refused = why,
         }
     }
@@ -89,6 +86,7 @@ fn check_signature(certificate: &Certificate<'_>, key: &PublicKey) -> Result<(),
         (Algorithm::EcdsaP256, PublicKey::P256(key)) => {
             signed_by_p256(key, &[certificate.signed], certificate.signature)
         }
+        (Algorithm::Other, _) => Err(Refused::Algorithm),
         // A pin of one kind never meets a signature of another.
         _ => Err(Refused::NotPinned),
     }
