@@ -98,59 +98,59 @@ pub(super) fn boolean(content: &[u8]) -> Result<bool, Refused> {
     }
 }
 
-/// Unix seconds of a UTCTime or GeneralizedTime, which end in `Z` and have seconds (RFC 5280 §4.1.2.5).
+/// Days of a year before each month, and of the whole year.
+const DAYS: [u32; 13] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365];
+
+/// Unix seconds of a UTCTime or GeneralizedTime, which end in `Z` and have seconds (RFC 5280 §4.1.2.5). Years before 1970 are
+/// refused: no clock of ours, and no certificate, has ever been there.
 pub(super) fn time(tag: u8, content: &[u8]) -> Result<i64, Refused> {
-    let two = |at: usize| -> Result<i64, Refused> {
-        let end = at.checked_add(2).ok_or(Refused::Malformed)?;
-        match content.get(at..end) {
-            Some([tens @ b'0'..=b'9', ones @ b'0'..=b'9']) => {
-                let digit = |byte: &u8| i64::from(byte & 0x0f);
-                Ok(digit(tens).saturating_mul(10).saturating_add(digit(ones)))
-            }
-            _ => Err(Refused::Malformed),
-        }
-    };
-    let (year, at) = match (tag, content.len()) {
-        (UTC_TIME, 13) => {
-            let short = two(0)?;
-            (short.saturating_add(if short < 50 { 2000 } else { 1900 }), 2)
-        }
-        (GENERALIZED_TIME, 15) => (two(0)?.saturating_mul(100).saturating_add(two(2)?), 4_usize),
+    let digits = content.strip_suffix(b"Z").ok_or(Refused::Malformed)?;
+    let short = match (tag, digits.len()) {
+        (UTC_TIME, 12) => true,
+        (GENERALIZED_TIME, 14) => false,
         _ => return Err(Refused::Malformed),
     };
-    if content.last() != Some(&b'Z') {
-        return Err(Refused::Malformed);
+    let mut numbers = [0_u32; 7];
+    for (number, pair) in numbers.iter_mut().skip(short.into()).zip(digits.chunks_exact(2)) {
+        *number = match pair {
+            [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => two_digits(*tens, *ones),
+            _ => return Err(Refused::Malformed),
+        };
     }
-    let part = |number: usize| two(at.saturating_add(number.saturating_mul(2)));
-    let (month, day, hour, minute, second) = (part(0)?, part(1)?, part(2)?, part(3)?, part(4)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 => 28_i64.saturating_add(leap.into()),
-        _ => return Err(Refused::Malformed),
+    let [century, year, month, day, hour, minute, second] = numbers;
+    let century = match (short, year) {
+        (true, 0..50) => 20,
+        (true, _) => 19,
+        (false, _) => century,
     };
-    // Before 1970 no clock of ours, and nobody's certificate, has ever been.
-    if year < 1970 || !(1..=days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+    if month == 0 || day == 0 || hour > 23 || minute > 59 || second > 59 {
         return Err(Refused::Malformed);
     }
-    let days = days_from_civil(year, month, day);
-    let clock = hour.saturating_mul(3600).saturating_add(minute.saturating_mul(60)).saturating_add(second);
-    Ok(days.saturating_mul(86_400).saturating_add(clock))
+    // Nothing below wraps: every number has two digits. 32 bits, because a small processor has no more.
+    let year = century.wrapping_mul(100).wrapping_add(year);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let month = month.wrapping_sub(1) as usize;
+    let Some([before, after, ..]) = DAYS.get(month..) else { return Err(Refused::Malformed) };
+    let longer = u32::from(leap && month == 1);
+    if year < 1970 || day > after.wrapping_sub(*before).wrapping_add(longer) {
+        return Err(Refused::Malformed);
+    }
+    let years = year.wrapping_sub(1);
+    let leap_days = (years / 4).wrapping_sub(years / 100).wrapping_add(years / 400);
+    let days = years
+        .wrapping_mul(365)
+        .wrapping_add(leap_days)
+        .wrapping_add(*before)
+        .wrapping_add(u32::from(leap && month > 1))
+        .wrapping_add(day)
+        // from the first day of year 1 to 1970
+        .wrapping_sub(719_163);
+    let clock = hour.wrapping_mul(3600).wrapping_add(minute.wrapping_mul(60)).wrapping_add(second);
+    Ok(i64::from(days).wrapping_mul(86_400).wrapping_add(i64::from(clock)))
 }
 
-/// Days since 1970-01-01 in the proleptic Gregorian calendar.
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
-    // The year begins in March, so that the leap day is its last.
-    let year = if month <= 2 { year.saturating_sub(1) } else { year };
-    let month = month.saturating_add(9).rem_euclid(12);
-    let leaps = (year / 4).saturating_sub(year / 100).saturating_add(year / 400);
-    let in_year = month.saturating_mul(153).saturating_add(2) / 5;
-    year.saturating_mul(365)
-        .saturating_add(leaps)
-        .saturating_add(in_year)
-        .saturating_add(day)
-        .saturating_sub(719_469)
+fn two_digits(tens: u8, ones: u8) -> u32 {
+    u32::from(tens & 0x0f).wrapping_mul(10).wrapping_add(u32::from(ones & 0x0f))
 }
 
 #[cfg(test)]
@@ -183,6 +183,8 @@ mod tests {
     fn times() {
         assert_eq!(time(UTC_TIME, b"700101000000Z"), Ok(0));
         assert_eq!(time(GENERALIZED_TIME, b"20000229123456Z"), Ok(951_827_696));
+        assert_eq!(time(UTC_TIME, b"000301000000Z"), Ok(951_868_800));
+        assert_eq!(time(UTC_TIME, b"261231000000Z"), Ok(1_798_675_200));
         assert_eq!(time(UTC_TIME, b"491231235959Z"), Ok(2_524_607_999));
         assert_eq!(time(GENERALIZED_TIME, b"99991231235959Z"), Ok(253_402_300_799));
         for bad in [
@@ -205,5 +207,22 @@ mod tests {
         }
         assert_eq!(time(GENERALIZED_TIME, b"21000229000000Z"), Err(Refused::Malformed));
         assert_eq!(time(OCTET_STRING, b"700101000000Z"), Err(Refused::Malformed));
+    }
+
+    #[test]
+    fn every_day_for_three_centuries() {
+        let mut days = 0;
+        for year in 1970..2270 {
+            let leap = year % 400 == 0 || year % 4 == 0 && year % 100 != 0;
+            let february = if leap { 29 } else { 28 };
+            for (month, last) in (1..).zip([31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]) {
+                for day in 1..=31 {
+                    let text = std::format!("{year:04}{month:02}{day:02}000001Z");
+                    let expected = if day > last { Err(Refused::Malformed) } else { Ok(days * 86_400 + 1) };
+                    assert_eq!(time(GENERALIZED_TIME, text.as_bytes()), expected, "{text}");
+                    days += i64::from(day <= last);
+                }
+            }
+        }
     }
 }

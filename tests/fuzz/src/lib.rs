@@ -19,6 +19,7 @@ mod pieces;
 
 mod admission;
 mod calls;
+mod certificates;
 mod control;
 mod files;
 mod filters;
@@ -63,6 +64,7 @@ pub const TARGETS: &[&[Target]] = &[
     terminal::TARGETS,
     tokens::TARGETS,
     signatures::TARGETS,
+    certificates::TARGETS,
     wire::TARGETS,
     session::TARGETS,
     calls::TARGETS,
