@@ -64,31 +64,9 @@ async fn life<B: Board, S: Store, A: Agents>(
     space: &mut Space,
 ) -> Result<After, &'static str> {
     let Space { rx, tx, scratch, reply, tcp_rx, tcp_tx, tls_rx, tls_tx, token, replay } = space;
-    let mut drawn = [0_u8; 80];
-    board.random(&mut drawn).map_err(|_| "no entropy")?;
-    let ([seed_of_core, seed_of_tls], replay_key) = split(&drawn);
-
-    let unreadable = |_| "the storage cannot be read";
-    let mut seed = [0_u8; 32];
-    let committed = store.get(Key::Committed, &mut seed).await.map_err(unreadable)?.is_some();
-    let seed = match store.get(Key::Seed, &mut seed).await.map_err(unreadable)? {
-        Some(bytes) => <[u8; 32]>::try_from(bytes).ok(),
-        None => None,
-    };
-    let token = match store.get(Key::ServerToken, token).await.map_err(unreadable)? {
-        Some(bytes) => core::str::from_utf8(bytes).ok(),
-        None => None,
-    };
-    let member = match (committed, seed, token) {
-        (true, Some(seed), Some(token)) => Some((seed, token)),
-        _ => None,
-    };
-    let text = match member {
-        Some(_) => store.get(Key::Config, rx).await.map_err(unreadable)?.unwrap_or_default(),
-        None => &[],
-    };
+    let drawn = Drawn::from(board)?;
+    let (member, membership) = recall(store, image, token, rx).await?;
     let is_member = member.is_some();
-    let membership = Membership::read(core::str::from_utf8(text).unwrap_or_default(), image.identity);
     let now = board.wall_nanos().map(|nanos| nanos.div_euclid(1_000_000_000).max(image.built));
 
     let mut access = String::<128>::new();
@@ -144,14 +122,14 @@ async fn life<B: Board, S: Store, A: Agents>(
         legacy_events: false,
         node_subjects: true,
     };
-    let replay = ReplayCache::new(replay, board.wall_nanos().unwrap_or(0), replay_key);
+    let replay = ReplayCache::new(replay, board.wall_nanos().unwrap_or(0), drawn.replay);
     let own_key = member.and_then(|(seed, _)| SigningKey::from_seed(&seed));
     let mut life = Life {
         board,
         store,
         own,
         image,
-        core: Core::new(settled, replay, seed_of_core),
+        core: Core::new(settled, replay, drawn.core),
         provision: Provision::new(!is_member),
         member: is_member,
         identity,
@@ -165,7 +143,7 @@ async fn life<B: Board, S: Store, A: Agents>(
         rows: &rows,
         names: &names,
         brokers: &brokers,
-        rng: Generator::new(seed_of_tls),
+        rng: Generator::new(drawn.tls),
         rx,
         tx,
         scratch,
@@ -204,11 +182,45 @@ fn admit(
     Ok(brokers::parse(core::iter::once(claims.urls)))
 }
 
-fn split(drawn: &[u8; 80]) -> ([[u8; 32]; 2], [u8; 16]) {
-    let (mut seeds, mut key) = ([[0_u8; 32]; 2], [0_u8; 16]);
-    let mut bytes = drawn.iter().copied();
-    for place in seeds.iter_mut().flatten().chain(&mut key) {
-        *place = bytes.next().unwrap_or_default();
+/// What the storage holds of a member: its seed and token, and its settings. Without all of it the device is a candidate.
+async fn recall<'t, S: Store>(
+    store: &mut S,
+    image: &Image<'_>,
+    token: &'t mut [u8],
+    room: &mut [u8],
+) -> Result<(Option<([u8; 32], &'t str)>, Membership), &'static str> {
+    let unreadable = |_| "the storage cannot be read";
+    let nobody = || Membership::read("", image.identity);
+    let mut seed = [0_u8; 32];
+    if store.get(Key::Committed, &mut seed).await.map_err(unreadable)?.is_none() {
+        return Ok((None, nobody()));
     }
-    (seeds, key)
+    let kept = store.get(Key::Seed, &mut seed).await.map_err(unreadable)?;
+    let whole = kept.is_some_and(|bytes| bytes.len() == 32);
+    let token = store.get(Key::ServerToken, token).await.map_err(unreadable)?;
+    let token = token.and_then(|bytes| core::str::from_utf8(bytes).ok());
+    let text = store.get(Key::Config, room).await.map_err(unreadable)?;
+    match (whole, token, text.map(core::str::from_utf8)) {
+        (true, Some(token), Some(Ok(text))) => {
+            Ok((Some((seed, token)), Membership::read(text, image.identity)))
+        }
+        _ => Ok((None, nobody())),
+    }
+}
+
+/// Random bytes of one start.
+struct Drawn {
+    core: [u8; 32],
+    tls: [u8; 32],
+    replay: [u8; 16],
+}
+
+impl Drawn {
+    fn from<B: Board>(board: &B) -> Result<Drawn, &'static str> {
+        let mut drawn = Drawn { core: [0; 32], tls: [0; 32], replay: [0; 16] };
+        for part in [&mut drawn.core[..], &mut drawn.tls[..], &mut drawn.replay[..]] {
+            board.random(part).map_err(|_| "no entropy")?;
+        }
+        Ok(drawn)
+    }
 }

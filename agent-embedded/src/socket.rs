@@ -5,6 +5,7 @@
 use core::cell::RefCell;
 use core::future::{Future, poll_fn};
 use core::pin::pin;
+use core::task::Poll;
 
 use embassy_net::tcp::{Error, TcpSocket};
 use embedded_io_async::{ErrorType, Read, Write};
@@ -26,7 +27,12 @@ impl<'s, 'd> Socket<'s, 'd> {
 
     /// Ready when bytes have arrived or the peer has closed. May be dropped and asked again: nothing is taken.
     pub(crate) async fn readable(&self) {
-        poll_fn(|cx| pin!(self.0.borrow().wait_read_ready()).poll(cx)).await;
+        poll_fn(|cx| {
+            let socket = self.0.borrow();
+            // embassy-net waits for bytes only, and a peer that is gone sends none
+            if socket.may_recv() { pin!(socket.wait_read_ready()).poll(cx) } else { Poll::Ready(()) }
+        })
+        .await;
     }
 }
 

@@ -41,12 +41,12 @@ pub const PROFILE: Profile = Profile {
     name: "small",
     rx: 12 * 1024,
     tx: 4 * 1024,
-    scratch: 3 * 1024,
+    scratch: 2816,
     reply: 1152,
-    tcp_rx: 2 * 1024,
+    tcp_rx: 1536,
     tcp_tx: 1024,
     tls_rx: 4352,
-    tls_tx: 1024,
+    tls_tx: 768,
     replay: 64,
 };
 #[cfg(not(any(feature = "small", feature = "medium")))]
@@ -64,7 +64,7 @@ pub const PROFILE: Profile = Profile {
 };
 
 /// Largest server token that is kept.
-pub(crate) const TOKEN: usize = 1536;
+pub(crate) const TOKEN: usize = 1280;
 
 /// The buffers.
 #[derive(Debug)]

@@ -7,6 +7,7 @@
 
 mod authority;
 mod canaries;
+pub mod device;
 mod false_node;
 pub mod forge;
 pub mod guide;

@@ -395,6 +395,29 @@ impl Stage {
         Ok(Caller { id: id.to_owned(), token: forge::token(&claims, &self.org), key })
     }
 
+    /// `kill -9` of the broker, and a new one in its place. Only for stages whose broker has a port of its own.
+    pub fn crash_broker(&self) -> Result<()> {
+        {
+            let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = processes.iter().position(|(name, _)| name == "broker").context("no broker")?;
+            let (_, mut broker) = processes.remove(at);
+            broker.kill()?;
+        }
+        let listening = "Listening for client connections on ";
+        let before = self.log("broker").matches(listening).count();
+        self.run("broker", &["broker", "run", "--config"], &self.path("broker.conf"))?;
+        wait_until("the new broker listens", READY, || self.log("broker").matches(listening).count() > before)
+    }
+
+    /// Waits until the provisioner has found a broker again.
+    pub fn provisioner_is_back(&self) -> Result<()> {
+        wait_until("the provisioner is back", READY, || {
+            self.log("provisioner")
+                .rsplit_once("event: disconnected")
+                .is_none_or(|(_, after)| after.contains("event: connected"))
+        })
+    }
+
     /// A person at a terminal with this caller's token and seed.
     pub fn operator(&self, name: &str, caller: &Caller) -> Result<Operator> {
         write_private(&self.path(&format!("{name}.seed")), caller.key.seed().as_bytes())?;

@@ -6,6 +6,7 @@ mod embedded;
 mod fuzz;
 mod guards;
 mod outside;
+mod qemu;
 mod readme;
 mod rows;
 mod sizes;
@@ -30,8 +31,10 @@ enum Task {
     Test(test::Options),
     /// Build agent-core for microcontrollers, without std and without an allocator
     Targets(targets::Options),
-    /// Sizes of what we ship: the agent binary and agent-core inside a device image
+    /// Sizes of what we ship: the agent binary and device images, held to what was committed
     Sizes(sizes::Options),
+    /// Build the firmware of the tests and run devices in QEMU against the hub (docs/spec/08 §11)
+    Qemu(qemu::Options),
     /// Measure, in release builds, what the README's table of numbers states
     Bench(bench::Options),
     /// Search for inputs that break a parser, a verifier or a state machine (docs/spec/10 §12)
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Targets(options) => targets::run(&options),
         Task::Sizes(options) => sizes::run(&options),
+        Task::Qemu(options) => qemu::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
     };

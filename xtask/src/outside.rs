@@ -13,9 +13,10 @@ struct Program {
     why: &'static str,
 }
 
-const DEBIAN: [Program; 3] = [
+const DEBIAN: [Program; 4] = [
     Program { name: "ruby", package: "ruby", why: "a provisioning helper as the users' guide has it" },
     Program { name: "kill", package: "procps", why: "signals to processes under test" },
+    Program { name: "qemu-system-arm", package: "qemu-system-arm", why: "microcontrollers under test" },
     Program { name: "openssl", package: "openssl", why: "certificates and keys made by somebody else" },
 ];
 

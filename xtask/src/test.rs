@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::rows::{Proofs, Rows};
-use crate::{guards, outside, readme, sizes, step, targets};
+use crate::{guards, outside, qemu, readme, sizes, step, targets};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -31,17 +31,18 @@ enum Suite {
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("install", outside::install),
     ("format", format),
     ("lints", lints),
     ("licences and bans", deny),
     ("build", build),
+    ("device images", || sizes::run(&sizes::Options::devices())),
+    ("device crate", qemu::check),
     ("tests", tests),
     ("documentation tests", documentation),
     ("readme", readme::run),
     ("device targets", || targets::run(&targets::Options::one())),
-    ("device image", || sizes::run(&sizes::Options::probe())),
 ];
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -52,6 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(Suite::Security) => {
             outside::install()?;
             build()?;
+            qemu::build()?;
             return rows(&Rows::load()?.test_names());
         }
         Some(Suite::Guards) => return guards::run(),

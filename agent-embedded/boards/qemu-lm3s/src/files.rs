@@ -8,7 +8,31 @@ use crate::machine::{self, Mode};
 
 /// In the folder that QEMU was started in.
 #[derive(Debug)]
-pub struct Files;
+pub struct Files {
+    /// Steps of writes until the power fails, for tests; `None`: it does not.
+    left: Option<u8>,
+}
+
+impl Files {
+    /// A file `store.cut` holds the number of the step at which the power fails.
+    pub fn open() -> Files {
+        let mut left = [0_u8];
+        let found = machine::open(c"store.cut", Mode::Read).is_some_and(|file| {
+            let read = machine::read_file(file, &mut left) == 1;
+            machine::close(file);
+            read
+        });
+        Files { left: found.then_some(left[0]) }
+    }
+
+    fn step(&mut self) {
+        match &mut self.left {
+            Some(0) => machine::exit(false),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+    }
+}
 
 const fn name(key: Key) -> &'static CStr {
     match key {
@@ -35,9 +59,13 @@ impl Store for Files {
 
     async fn set(&mut self, key: Key, value: &[u8]) -> Result<(), StoreFailed> {
         let fresh = c"store.fresh";
+        self.step();
         let file = machine::open(fresh, Mode::Write).ok_or(StoreFailed::Write)?;
         let written = machine::write_file(file, value);
-        if machine::close(file) && written && machine::rename(fresh, name(key)) {
+        let complete = machine::close(file) && written;
+        self.step();
+        if complete && machine::rename(fresh, name(key)) {
+            self.step();
             Ok(())
         } else {
             Err(StoreFailed::Write)
@@ -47,6 +75,7 @@ impl Store for Files {
     async fn erase(&mut self, key: Key) -> Result<(), StoreFailed> {
         let Some(file) = machine::open(name(key), Mode::Read) else { return Ok(()) };
         machine::close(file);
+        self.step();
         if machine::remove(name(key)) { Ok(()) } else { Err(StoreFailed::Write) }
     }
 }

@@ -48,13 +48,13 @@ async fn agent(stack: Stack<'static>) {
     stack.wait_config_up().await;
     board.say(format_args!("address"));
     let mut own = Mine { blink: blink::Blink::default() };
-    agent_embedded::run(&board, &mut Files, &mut own, &image, stack, SPACE.take()).await
+    agent_embedded::run(&board, &mut Files::open(), &mut own, &image, stack, SPACE.take()).await
 }
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
     static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
-    static SOCKETS: StaticCell<StackResources<3>> = StaticCell::new();
+    static SOCKETS: StaticCell<StackResources<2>> = StaticCell::new();
     if let Some(peripherals) = cortex_m::Peripherals::take() {
         time::start(peripherals.SYST);
     }

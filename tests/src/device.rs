@@ -1,0 +1,206 @@
+//! Microcontrollers of a test: QEMU runs the firmware of `agent-embedded/boards/qemu-lm3s`, personalised for each device.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use agent_core::baked::{self, Flags, Record};
+use agent_core::x509pin::Pin;
+use anyhow::{Context as _, Result, bail, ensure};
+use choria_host::clock;
+use choria_host::private_file::write_private;
+
+use crate::process::{Running, wait_until};
+
+/// Longest wait for a device to get somewhere.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How a device in QEMU reaches this machine's loopback address.
+pub const HOST: &str = "10.0.2.2";
+
+/// What a device is given at build time.
+#[derive(Debug, Clone)]
+pub struct Personality {
+    pub provisioning_jwt: String,
+    pub issuer: [u8; 32],
+    pub pin: Pin,
+    pub broker: String,
+    pub identity: String,
+    pub flags: Flags,
+}
+
+/// One device: its folder is its flash.
+#[derive(Debug)]
+pub struct Device {
+    folder: PathBuf,
+    running: Option<Running>,
+    /// Starts so far; each has a console of its own.
+    starts: u32,
+}
+
+impl Device {
+    /// Personalises the firmware; nothing runs yet.
+    pub fn new(folder: &Path, personality: &Personality) -> Result<Device> {
+        std::fs::create_dir_all(folder)?;
+        let mut image = std::fs::read(firmware()?)?;
+        let records = [
+            Record::ProvisioningJwt(&personality.provisioning_jwt),
+            Record::Issuer(personality.issuer),
+            Record::Pin(personality.pin),
+            Record::Url(&personality.broker),
+            Record::Identity(&personality.identity),
+            Record::Built(clock::unix_seconds().unsigned_abs()),
+            Record::Flags(personality.flags),
+        ];
+        let at = section(&image).context("the firmware has no section .baked")?;
+        let place = image.get_mut(at..).and_then(|rest| rest.first_chunk_mut()).context("a short section")?;
+        baked::write(&records, place).map_err(|error| anyhow::anyhow!("{}", error.message()))?;
+        write_private(&folder.join("firmware.elf"), &image)?;
+        Ok(Device { folder: folder.to_path_buf(), running: None, starts: 0 })
+    }
+
+    /// Power on.
+    pub fn start(&mut self) -> Result<()> {
+        self.starts += 1;
+        let mut command = Command::new("qemu-system-arm");
+        command.args(["-M", "lm3s6965evb", "-nographic", "-monitor", "none", "-serial", "null"]);
+        command.args([
+            "-semihosting-config",
+            "enable=on,target=native",
+            "-nic",
+            "user",
+            "-kernel",
+            "firmware.elf",
+        ]);
+        let running = Running::start(command.current_dir(&self.folder), &self.console_file()).context(
+            "qemu-system-arm: install it with `apt-get install --no-install-recommends qemu-system-arm`",
+        )?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Power off, at once.
+    pub fn cut(&mut self) -> Result<()> {
+        match self.running.take() {
+            Some(mut running) => running.kill(),
+            None => Ok(()),
+        }
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.running.as_mut().is_some_and(Running::is_running)
+    }
+
+    fn console_file(&self) -> PathBuf {
+        self.folder.join(format!("console.{}", self.starts))
+    }
+
+    /// What it has printed since it was last started.
+    pub fn console(&self) -> String {
+        std::fs::read_to_string(self.console_file()).unwrap_or_default()
+    }
+
+    /// Waits until its console says something.
+    pub fn said(&self, text: &str) -> Result<()> {
+        self.said_times(text, 1)
+    }
+
+    /// Waits until its console has said something so often.
+    pub fn said_times(&self, text: &str, times: usize) -> Result<()> {
+        wait_until(text, PATIENCE, || self.console().matches(text).count() >= times)
+            .with_context(|| format!("the console says:\n{}", self.console()))
+    }
+
+    /// The most that its stack has held until it last started anew, bytes; it says so when it does.
+    pub fn stack(&self) -> Result<u32> {
+        let console = self.console();
+        let line = console.lines().rfind(|line| line.contains("stack ")).context("it never started anew")?;
+        let number = line.split_once("stack ").and_then(|(_, rest)| rest.split(' ').next());
+        Ok(number.context("no number")?.parse()?)
+    }
+
+    /// A value of its store; `None` when it has none.
+    pub fn stored(&self, name: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.folder.join(format!("store.{name}"))).ok()
+    }
+
+    /// Ends QEMU within a write of its store: `operation` counts the steps of all writes from the start.
+    pub fn cut_at(&self, operation: u32) -> Result<()> {
+        Ok(std::fs::write(self.folder.join("store.cut"), [u8::try_from(operation)?])?)
+    }
+
+    pub fn never_cut(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.folder.join("store.cut"))?)
+    }
+}
+
+/// The firmware that `cargo xtask qemu --build` has made, beside this test's own products.
+fn firmware() -> Result<PathBuf> {
+    let mut folder = std::env::current_exe()?;
+    while folder.pop() {
+        let path = folder.join("embedded/thumbv7m-none-eabi/release/qemu-lm3s");
+        if path.exists() {
+            return Ok(path);
+        }
+        if folder.ends_with("target") {
+            break;
+        }
+    }
+    bail!("there is no firmware for QEMU: run `cargo xtask qemu --build` first")
+}
+
+/// Where `.baked` stands in a 32-bit little endian ELF file.
+fn section(elf: &[u8]) -> Option<usize> {
+    let word = |at: usize| Some(u32::from_le_bytes(*elf.get(at..)?.first_chunk()?) as usize);
+    let half = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
+    let (headers, size, count, names) = (word(0x20)?, half(0x2e)?, half(0x30)?, half(0x32)?);
+    let names = word(headers + names * size + 0x10)?;
+    (0..count).map(|number| headers + number * size).find_map(|header| {
+        let name = elf.get(names + word(header)?..)?;
+        name.starts_with(b".baked\0").then(|| word(header + 0x10))?
+    })
+}
+
+/// A certificate for devices' listeners and the authority that made it: Ed25519, for [`HOST`].
+#[derive(Debug)]
+pub struct DeviceTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub pin: Pin,
+}
+
+impl DeviceTls {
+    /// Writes both below `folder`.
+    pub fn new(folder: &Path) -> Result<DeviceTls> {
+        use rcgen::{
+            BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+        };
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let authority = KeyPair::generate_for(&PKCS_ED25519)?;
+        let pin = match agent_core::x509pin::ca_pin(params.self_signed(&authority)?.der()) {
+            Ok(pin) => pin,
+            Err(refused) => bail!("{}", refused.reason()),
+        };
+        let issuer = Issuer::new(params, authority);
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let leaf = CertificateParams::new(vec![HOST.to_owned(), "127.0.0.1".to_owned()])?
+            .signed_by(&key, &issuer)?;
+        let made =
+            DeviceTls { certificate: folder.join("devices.pem"), key: folder.join("devices.key"), pin };
+        write_private(&made.certificate, leaf.pem().as_bytes())?;
+        write_private(&made.key, key.serialize_pem().as_bytes())?;
+        ensure!(made.key.exists());
+        Ok(made)
+    }
+
+    /// Lines of a broker's configuration for a listener on this port.
+    pub fn listener(&self, port: u16) -> String {
+        format!(
+            "plugin.choria.network.constrained.port = {port}\nplugin.choria.network.constrained.certificate = {}\n\
+             plugin.choria.network.constrained.key = {}\n",
+            self.certificate.display(),
+            self.key.display()
+        )
+    }
+}

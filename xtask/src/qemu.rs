@@ -1,0 +1,58 @@
+//! `cargo xtask qemu`: the firmware of the tests, and the scenarios of docs/spec/08 §11 with it.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{outside, sizes, step};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Build the firmware and stop
+    #[arg(long)]
+    build: bool,
+    /// Only the scenarios whose name contains this text
+    scenario: Option<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    build()?;
+    if options.build {
+        return Ok(());
+    }
+    outside::install()?;
+    let programs = ["build", "--locked", "-p", "choria", "--bins"];
+    step::run("the hub", &mut step::cargo(&programs))?;
+    let mut scenarios = step::cargo(&["test", "--locked", "-p", "choria-tests", "--test", "devices", "--"]);
+    scenarios.args(&options.scenario);
+    step::run("devices in QEMU", &mut scenarios)
+}
+
+/// The firmware for QEMU, where the tests look for it.
+pub(crate) fn build() -> Result<()> {
+    sizes::device_image("boards/qemu-lm3s", "qemu-lm3s").map(drop)
+}
+
+/// Format, lints and tests of the device crate on this machine: it is no member of the workspace.
+pub(crate) fn check() -> Result<()> {
+    let folder = step::root().join("agent-embedded");
+    let products = step::target_directory().join("embedded-host");
+    let cargo = |arguments: &[&str]| {
+        let mut command: Command = step::cargo(arguments);
+        command.current_dir(&folder).env("CARGO_TARGET_DIR", &products);
+        command
+    };
+    step::run("cargo fmt --check, device crate", &mut cargo(&["fmt", "--check"]))?;
+    for board in std::fs::read_dir(folder.join("boards"))? {
+        let board = board?.path();
+        if board.join("Cargo.toml").exists() {
+            let mut format = step::cargo(&["fmt", "--check"]);
+            step::run("cargo fmt --check, board", format.current_dir(&board))?;
+        }
+    }
+    step::run(
+        "clippy, device crate",
+        &mut cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]),
+    )?;
+    step::run("tests of the device crate", &mut cargo(&["test", "--locked"]))
+}
