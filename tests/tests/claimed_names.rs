@@ -64,7 +64,12 @@ async fn t_127_t_131_names_that_somebody_else_has() -> Result<()> {
     row.control.is_served().await?;
     row.saw("failed after `jwt`: not the token that the node connected with");
 
-    // alone, a candidate is welcome
+    // alone, a candidate is welcome, whoever of the fleet's clients calls itself like it
+    let client = stage.caller("up=namesake")?;
+    let mut namesake = stage.dial(Ipv4Addr::new(127, 7, 127, 4)).await?;
+    let hello = namesake.hello("n8.example.net", &client.token, Some(&client.key));
+    namesake.connect(&hello).await?;
+    namesake.is_admitted().await?;
     let mut honest = candidate(&stage, "n8.example.net", [127, 3]).await?;
     let asked = honest.enrol(Duration::from_secs(20)).await?;
     ensure!(asked.last().is_some_and(|asked| asked.call.action == "restart"), "{asked:?}");

@@ -58,7 +58,9 @@ pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
         let shutdown = Shutdown::listen()?;
         let path = path.to_owned();
         service::renew_log_on_hangup(log, global, move || service::level_in(&path))?;
-        choria_broker::run(config, shutdown.wait()).await.doing(|| String::from("the broker ended"))?;
+        Box::pin(choria_broker::run(config, shutdown.wait()))
+            .await
+            .doing(|| String::from("the broker ended"))?;
         Ok(0)
     })
 }

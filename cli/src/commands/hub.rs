@@ -8,7 +8,7 @@ use choria_broker::admission::{ACCOUNT_CHORIA, ACCOUNT_PROVISIONING};
 use choria_provisioner::Surround;
 use choria_provisioner::presence::{Candidate, Presence};
 use clap::{Args, Subcommand};
-use nats_engine::Engine;
+use nats_engine::{ConnectionInfo, Engine};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -126,7 +126,10 @@ impl Presence for Connected {
     }
 
     fn member_online(&self, identity: &str) -> bool {
-        self.0.connections_named(identity).iter().any(|connection| connection.account == ACCOUNT_CHORIA)
+        // As whom a broker admitted it, not how it calls itself: a client may take any name, and would keep others out.
+        let admitted =
+            |connection: &ConnectionInfo| connection.account == ACCOUNT_CHORIA && connection.user == identity;
+        self.0.connections_named(identity).iter().any(admitted)
     }
 }
 

@@ -5,7 +5,7 @@ use choria_host::settings::Settings;
 use crate::config::ConfigError;
 
 /// Settings, or beginnings of settings, that take effect with a HUP; everything else needs a new start.
-const READ_AGAIN: [&str; 15] = [
+const READ_AGAIN: [&str; 16] = [
     "loglevel",
     "plugin.security.issuer.",
     "plugin.security.choria.certificate",
@@ -15,6 +15,7 @@ const READ_AGAIN: [&str; 15] = [
     "plugin.security.file.",
     "plugin.choria.network.constrained.certificate",
     "plugin.choria.network.constrained.key",
+    "plugin.choria.network.constrained.max_fragment",
     "plugin.choria.network.client_signer_cert",
     "plugin.choria.network.server_signer_cert",
     "plugin.choria.network.client_hosts",
