@@ -10,6 +10,7 @@ extern crate std;
 
 // Wire formats, tokens and filters.
 pub mod baked;
+mod case;
 pub mod config;
 mod decimal;
 pub mod ed25519;

@@ -64,7 +64,7 @@ pub const PROFILE: Profile = Profile {
 };
 
 /// Largest server token that is kept.
-pub(crate) const TOKEN: usize = 1280;
+pub(crate) const TOKEN: usize = 1264;
 
 /// The buffers.
 #[derive(Debug)]

@@ -98,6 +98,16 @@ impl Toolchain {
     }
 }
 
+impl Toolchain {
+    /// What makes an image smaller where the compiler allows it: a panic ends in a fault without a word, 4 KiB less.
+    pub(crate) fn shrink(&self, build: &mut Command, target: &str) {
+        if matches!(self, Toolchain::Debian { .. }) {
+            let flags = r#"["-Cpanic=immediate-abort", "-Zunstable-options"]"#;
+            build.args(["--config", &format!("target.{target}.rustflags={flags}")]);
+        }
+    }
+}
+
 fn rustup_has(target: &str) -> bool {
     let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
     sysroot.is_ok_and(|output| {

@@ -21,7 +21,7 @@ const IMAGES: [(&str, &str); 2] = [("probe", "agent-core-probe"), ("boards/qemu-
 struct Committed {
     flash: u64,
     ram: u64,
-    /// What docs/spec/08 §8 asks for.
+    /// What docs/spec/08 §8 asks for; held once it has been reached.
     must_flash: u64,
     must_ram: u64,
 }
@@ -53,9 +53,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "{name:<20} {:>9} {:>9} {:>11} {:>9}",
             image.flash, known.must_flash, image.ram, known.must_ram
         );
-        for (what, now, then) in [("flash", image.flash, known.flash), ("static RAM", image.ram, known.ram)] {
+        for (what, now, then, must) in [
+            ("flash", image.flash, known.flash, known.must_flash),
+            ("static RAM", image.ram, known.ram, known.must_ram),
+        ] {
             if now > then + then / 50 {
                 grown.push(format!("{name}: {what} was {then} and is {now}"));
+            } else if then <= must && now > must {
+                grown.push(format!("{name}: {what} must be {must} at most and is {now}"));
             }
         }
     }
@@ -102,6 +107,7 @@ pub(crate) fn device_image(folder: &str, name: &str) -> Result<PathBuf> {
     let folder = step::root().join("agent-embedded").join(folder);
     let mut build = toolchain.cargo("build", DEVICE_TARGET, &folder, &products);
     build.args(["--release", "--locked"]);
+    toolchain.shrink(&mut build, DEVICE_TARGET);
     step::run(&format!("image {name} ({})", toolchain.describe()), &mut build)?;
     Ok(products.join(DEVICE_TARGET).join("release").join(name))
 }

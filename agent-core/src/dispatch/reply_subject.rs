@@ -3,6 +3,9 @@
 use super::gate::Inbox;
 use crate::nats::subject::is_literal;
 
+/// What stands between a collective and the rest of a reply subject.
+const REPLY: &str = ".reply.";
+
 /// How strictly a request's reply subject is looked at (`plugin.choria.server.reply_check`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReplyCheck {
@@ -33,7 +36,10 @@ pub(super) fn allowed(
     if federation && is_federation(subject) {
         return true;
     }
-    let Some((collective, rest)) = subject.split_once(".reply.") else { return false };
+    // by bytes: a search for text would bring 2 KiB of it into a device
+    let at = subject.as_bytes().windows(REPLY.len()).position(|part| part == REPLY.as_bytes());
+    let Some((collective, rest)) = at.and_then(|at| subject.split_at_checked(at)) else { return false };
+    let Some(rest) = rest.strip_prefix(REPLY) else { return false };
     if !collectives.contains(&collective) {
         return false;
     }

@@ -2,7 +2,8 @@
 //! (`docs/spec/01 §4.1`).
 
 use super::Matcher;
-use crate::decimal;
+use crate::case::lower;
+use crate::decimal::Number;
 use crate::json::path::{Found, lookup};
 use crate::json::{Kind, Text};
 use core::cmp::Ordering;
@@ -88,7 +89,7 @@ pub fn fact_matches<M: Matcher>(
     let Some(found) = lookup(facts, path) else { return Ok(false) };
     let operator = Operator::parse(operator)?;
     let found = match found {
-        Found::Count(count) => return number(count as f64, operator, value, matcher),
+        Found::Count(count) => return number(Number::of_count(count), operator, value, matcher),
         Found::List => return other(operator),
         Found::Value(found) => found,
     };
@@ -98,7 +99,7 @@ pub fn fact_matches<M: Matcher>(
             None => Ok(false),
         },
         Kind::Number => {
-            let fact = found.as_number().and_then(decimal::parse).ok_or(FactFailure::Value)?;
+            let fact = found.as_number().and_then(Number::parse).ok_or(FactFailure::Value)?;
             number(fact, operator, value, matcher)
         }
         Kind::True => truth(operator, value),
@@ -121,27 +122,29 @@ fn string<M: Matcher>(
         let text = fact.unescape(scratch).map_err(|_| FactFailure::TooLong)?;
         return like(matcher, value, text);
     }
-    let fact = fact.chars().flat_map(char::to_lowercase);
-    Ok(operator.accepts(fact.cmp(value.chars().flat_map(char::to_lowercase))))
+    Ok(operator.accepts(lower(fact.chars()).cmp(lower(value.chars()))))
 }
 
 /// A value with a point compares as a float, and then `>` lets equality pass; else the fact is cut to an integer and
 /// equality is that of the decimal texts.
-fn number<M: Matcher>(fact: f64, operator: Operator, value: &str, matcher: &M) -> Result<bool, FactFailure> {
+fn number<M: Matcher>(
+    fact: Number,
+    operator: Operator,
+    value: &str,
+    matcher: &M,
+) -> Result<bool, FactFailure> {
     if value.contains('.') {
         return match operator {
             Operator::Like => printed(fact, matcher, value),
             _ => {
-                let wanted = decimal::parse(value).ok_or(FactFailure::Value)?;
+                let wanted = Number::parse(value).ok_or(FactFailure::Value)?;
                 let operator =
                     if operator == Operator::Greater { Operator::GreaterOrEqual } else { operator };
-                Ok(fact.partial_cmp(&wanted).map_or(operator == Operator::NotEqual, |o| operator.accepts(o)))
+                Ok(fact.compare(wanted).map_or(operator == Operator::NotEqual, |o| operator.accepts(o)))
             }
         };
     }
-    // Cutting is what is asked for; numbers out of range become the nearest integer.
-    #[expect(clippy::cast_possible_truncation, reason = "facts are cut to integers")]
-    let fact = fact as i64;
+    let fact = fact.cut();
     let mut text: heapless::String<20> = heapless::String::new();
     write!(text, "{fact}").map_err(|_| FactFailure::TooLong)?;
     match operator {
@@ -156,12 +159,12 @@ fn number<M: Matcher>(fact: f64, operator: Operator, value: &str, matcher: &M) -
 }
 
 /// A pattern with a point is held against the number with four decimals.
-fn printed<M: Matcher>(fact: f64, matcher: &M, pattern: &str) -> Result<bool, FactFailure> {
+fn printed<M: Matcher>(fact: Number, matcher: &M, pattern: &str) -> Result<bool, FactFailure> {
     if !M::SUPPORTED {
         return Err(FactFailure::Pattern);
     }
     let mut text: heapless::String<320> = heapless::String::new();
-    write!(text, "{fact:.4}").map_err(|_| FactFailure::TooLong)?;
+    fact.write(&mut text).map_err(|_| FactFailure::TooLong)?;
     like(matcher, pattern, &text)
 }
 

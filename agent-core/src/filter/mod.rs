@@ -216,7 +216,7 @@ fn class_matches<M: Matcher>(
     let Some(wanted) = wanted.as_text() else { return false };
     match pattern(&wanted, scratch) {
         Some(p) => classes.any(&mut |class| matcher.matches(p, true, class) == Some(true)),
-        None => classes.any(&mut |class| wanted.chars().flat_map(char::to_lowercase).eq(class.chars())),
+        None => classes.any(&mut |class| crate::case::lower(wanted.chars()).eq(class.chars())),
     }
 }
 

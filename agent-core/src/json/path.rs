@@ -7,7 +7,7 @@
 use super::object::Entries;
 use super::text::{Chars, Text};
 use super::value::{Kind, Value};
-use crate::decimal;
+use crate::decimal::Number;
 use core::cmp::Ordering;
 
 /// Longest path in bytes.
@@ -349,7 +349,7 @@ impl<'p> Query<'p> {
         };
         match (self.operator, subject) {
             (Operator::Exists, _) => true,
-            (_, Found::Count(count)) => self.compare_number(count as f64),
+            (_, Found::Count(count)) => self.compare_number(Number::of_count(count)),
             (_, Found::List) => false,
             (_, Found::Value(value)) => self.compare(&value),
         }
@@ -358,9 +358,7 @@ impl<'p> Query<'p> {
     fn compare(&self, value: &Value<'_>) -> bool {
         match value.kind() {
             Kind::String => value.as_text().is_some_and(|text| self.compare_text(&text)),
-            Kind::Number => {
-                value.as_number().and_then(decimal::parse).is_some_and(|n| self.compare_number(n))
-            }
+            Kind::Number => value.as_number().and_then(Number::parse).is_some_and(|n| self.compare_number(n)),
             Kind::True => match self.operator {
                 Operator::Equal => self.value == "true",
                 Operator::NotEqual => self.value != "true",
@@ -388,10 +386,10 @@ impl<'p> Query<'p> {
         }
     }
 
-    fn compare_number(&self, number: f64) -> bool {
+    fn compare_number(&self, number: Number) -> bool {
         // As upstream: a value that is no number counts as zero.
-        let wanted = decimal::parse(self.value).unwrap_or(0.0);
-        number.partial_cmp(&wanted).is_some_and(|order| self.operator.accepts(order))
+        let wanted = Number::parse(self.value).unwrap_or(Number::ZERO);
+        number.compare(wanted).is_some_and(|order| self.operator.accepts(order))
     }
 }
 

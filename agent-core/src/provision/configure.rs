@@ -89,7 +89,12 @@ pub fn check_policies(policies: &Object<'_>, ending: &str) -> Result<(), ConfigR
         };
         let stem = name.strip_suffix(ending).unwrap_or_default();
         let clean = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-        if stem.is_empty() || !clean || name.contains("..") || name.starts_with('.') || name.len() > 255 {
+        if stem.is_empty()
+            || !clean
+            || name.as_bytes().windows(2).any(|pair| pair == b"..")
+            || name.starts_with('.')
+            || name.len() > 255
+        {
             return Err(ConfigReject::PolicyName);
         }
     }

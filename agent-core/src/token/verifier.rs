@@ -144,25 +144,37 @@ impl<'k> Verifier<'k> {
         now: i64,
         scratch: &'s mut [u8],
     ) -> Result<Verified<'s, T>, Reject> {
-        let compact = Compact::split(token)?;
-        compact.check_header()?;
-        let claims = Claims::read(&compact, scratch)?;
-        if Kind::of(&claims)? != Some(T::KIND) {
-            return Err(Reject::KindMismatch);
-        }
-        let chain = if T::KIND == Kind::Provisioning { None } else { Chain::read(&claims)? };
-        let signature = compact.signature()?;
-        let anchor =
-            self.anchor(&claims, |key| check_signatures(key, chain.as_ref(), &compact, &signature))?;
-        check_times(&claims, T::KIND, now)?;
+        let (claims, chain, anchor) = self.check(token, T::KIND, now, scratch)?;
         Ok(Verified {
             claims: T::read(&claims)?,
             jti: claims.text(Claim::Id)?.unwrap_or_default(),
             key: claims.public_key()?,
             expires: expires(&claims)?,
-            chain: chain.map(|chain| chain.issuer),
+            chain,
             anchor,
         })
+    }
+
+    /// What is the same for every kind of token, once in an image.
+    fn check<'s>(
+        &self,
+        token: &str,
+        kind: Kind,
+        now: i64,
+        scratch: &'s mut [u8],
+    ) -> Result<(Claims<'s>, Option<ChainIssuer<'s>>, [u8; 32]), Reject> {
+        let compact = Compact::split(token)?;
+        compact.check_header()?;
+        let claims = Claims::read(&compact, scratch)?;
+        if Kind::of(&claims)? != Some(kind) {
+            return Err(Reject::KindMismatch);
+        }
+        let chain = if kind == Kind::Provisioning { None } else { Chain::read(&claims)? };
+        let signature = compact.signature()?;
+        let anchor =
+            self.anchor(&claims, |key| check_signatures(key, chain.as_ref(), &compact, &signature))?;
+        check_times(&claims, kind, now)?;
+        Ok((claims, chain.map(|chain| chain.issuer), anchor))
     }
 
     /// The anchor of a token that passes `check` with a configured key.

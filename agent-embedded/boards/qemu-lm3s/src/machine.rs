@@ -57,6 +57,12 @@ pub fn unmask_ethernet() {
     unsafe { NVIC::unmask(Ethernet) }
 }
 
+/// A fault, or a panic of a build that turns one into the other to save flash.
+#[cortex_m_rt::exception]
+unsafe fn HardFault(frame: &cortex_m_rt::ExceptionFrame) -> ! {
+    crate::fault(frame.pc())
+}
+
 #[cortex_m_rt::exception]
 unsafe fn DefaultHandler(interrupt: i16) {
     if interrupt == i16::try_from(ETHERNET_IRQ).unwrap_or(i16::MAX) {

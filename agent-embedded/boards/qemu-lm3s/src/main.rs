@@ -80,6 +80,12 @@ fn main() -> ! {
     machine::run(executor)
 }
 
+/// The end of a test; a real board would remember the place and start anew.
+fn fault(pc: u32) -> ! {
+    Lm3s.say(format_args!("fault at {pc:08x}"));
+    machine::exit(false)
+}
+
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
     // What it says would cost 10 KiB of flash.
