@@ -4,13 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use agent_core::baked::{self, Flags, Record};
-use agent_core::x509pin::Pin;
 use anyhow::{Context as _, Result, bail, ensure};
-use choria_host::clock;
 use choria_host::private_file::write_private;
 
-use crate::process::{Running, wait_until};
+use crate::process::{Running, binary, wait_until};
 
 /// Longest wait for a device to get somewhere.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,41 +18,54 @@ pub const HOST: &str = "10.0.2.2";
 #[derive(Debug, Clone)]
 pub struct Personality {
     pub provisioning_jwt: String,
-    pub issuer: [u8; 32],
-    pub pin: Pin,
+    /// 64 hex digits.
+    pub issuer: String,
+    /// Certificate of the authority that it trusts.
+    pub ca: PathBuf,
     pub broker: String,
     pub identity: String,
-    pub flags: Flags,
+}
+
+impl Personality {
+    /// Runs `cargo xtask image` with it; the image and its inputs go to `folder`. The exit code and what was said.
+    pub fn personalise(&self, folder: &Path, more: &[&str]) -> Result<(i32, String)> {
+        std::fs::create_dir_all(folder)?;
+        let jwt = folder.join("provisioning.jwt");
+        write_private(&jwt, self.provisioning_jwt.as_bytes())?;
+        let output = Command::new(binary("xtask"))
+            .args(["image", "--issuer", &self.issuer, "--url", &self.broker, "--identity", &self.identity])
+            .arg("--elf")
+            .arg(firmware()?)
+            .arg("--jwt")
+            .arg(jwt)
+            .arg("--ca")
+            .arg(&self.ca)
+            .arg("--out")
+            .arg(folder)
+            .args(more)
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned()))
+    }
 }
 
 /// One device: its folder is its flash.
 #[derive(Debug)]
 pub struct Device {
     folder: PathBuf,
+    image: String,
     running: Option<Running>,
     /// Starts so far; each has a console of its own.
     starts: u32,
 }
 
 impl Device {
-    /// Personalises the firmware; nothing runs yet.
+    /// Personalises the firmware, also with a token that is over or somebody else's; nothing runs yet.
     pub fn new(folder: &Path, personality: &Personality) -> Result<Device> {
-        std::fs::create_dir_all(folder)?;
-        let mut image = std::fs::read(firmware()?)?;
-        let records = [
-            Record::ProvisioningJwt(&personality.provisioning_jwt),
-            Record::Issuer(personality.issuer),
-            Record::Pin(personality.pin),
-            Record::Url(&personality.broker),
-            Record::Identity(&personality.identity),
-            Record::Built(clock::unix_seconds().unsigned_abs()),
-            Record::Flags(personality.flags),
-        ];
-        let at = section(&image).context("the firmware has no section .baked")?;
-        let place = image.get_mut(at..).and_then(|rest| rest.first_chunk_mut()).context("a short section")?;
-        baked::write(&records, place).map_err(|error| anyhow::anyhow!("{}", error.message()))?;
-        write_private(&folder.join("firmware.elf"), &image)?;
-        Ok(Device { folder: folder.to_path_buf(), running: None, starts: 0 })
+        let (code, said) = personality.personalise(folder, &["--force"])?;
+        ensure!(code == 0, "xtask image: {code}: {said}");
+        let image = format!("{}.elf", personality.identity);
+        Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0 })
     }
 
     /// Power on.
@@ -69,7 +79,7 @@ impl Device {
             "-nic",
             "user",
             "-kernel",
-            "firmware.elf",
+            &self.image,
         ]);
         let running = Running::start(command.current_dir(&self.folder), &self.console_file()).context(
             "qemu-system-arm: install it with `apt-get install --no-install-recommends qemu-system-arm`",
@@ -134,7 +144,7 @@ impl Device {
 }
 
 /// The firmware that `cargo xtask qemu --build` has made, beside this test's own products.
-fn firmware() -> Result<PathBuf> {
+pub fn firmware() -> Result<PathBuf> {
     let mut folder = std::env::current_exe()?;
     while folder.pop() {
         let path = folder.join("embedded/thumbv7m-none-eabi/release/qemu-lm3s");
@@ -148,24 +158,13 @@ fn firmware() -> Result<PathBuf> {
     bail!("there is no firmware for QEMU: run `cargo xtask qemu --build` first")
 }
 
-/// Where `.baked` stands in a 32-bit little endian ELF file.
-fn section(elf: &[u8]) -> Option<usize> {
-    let word = |at: usize| Some(u32::from_le_bytes(*elf.get(at..)?.first_chunk()?) as usize);
-    let half = |at: usize| Some(usize::from(u16::from_le_bytes(*elf.get(at..)?.first_chunk()?)));
-    let (headers, size, count, names) = (word(0x20)?, half(0x2e)?, half(0x30)?, half(0x32)?);
-    let names = word(headers + names * size + 0x10)?;
-    (0..count).map(|number| headers + number * size).find_map(|header| {
-        let name = elf.get(names + word(header)?..)?;
-        name.starts_with(b".baked\0").then(|| word(header + 0x10))?
-    })
-}
-
 /// A certificate for devices' listeners and the authority that made it: Ed25519, for [`HOST`].
 #[derive(Debug)]
 pub struct DeviceTls {
     pub certificate: PathBuf,
     pub key: PathBuf,
-    pub pin: Pin,
+    /// Certificate of the authority.
+    pub ca: PathBuf,
 }
 
 impl DeviceTls {
@@ -178,19 +177,15 @@ impl DeviceTls {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let authority = KeyPair::generate_for(&PKCS_ED25519)?;
-        let pin = match agent_core::x509pin::ca_pin(params.self_signed(&authority)?.der()) {
-            Ok(pin) => pin,
-            Err(refused) => bail!("{}", refused.reason()),
-        };
+        let ca = folder.join("devices-ca.pem");
+        write_private(&ca, params.self_signed(&authority)?.pem().as_bytes())?;
         let issuer = Issuer::new(params, authority);
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let leaf = CertificateParams::new(vec![HOST.to_owned(), "127.0.0.1".to_owned()])?
             .signed_by(&key, &issuer)?;
-        let made =
-            DeviceTls { certificate: folder.join("devices.pem"), key: folder.join("devices.key"), pin };
+        let made = DeviceTls { certificate: folder.join("devices.pem"), key: folder.join("devices.key"), ca };
         write_private(&made.certificate, leaf.pem().as_bytes())?;
         write_private(&made.key, key.serialize_pem().as_bytes())?;
-        ensure!(made.key.exists());
         Ok(made)
     }
 

@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_core::baked::Flags;
 use anyhow::{Context as _, Result, ensure};
 use choria_tests::device::{Device, DeviceTls, HOST, Personality};
 use choria_tests::forge::{self, Key};
@@ -45,16 +44,12 @@ impl Site {
     }
 
     fn personality(&self, identity: &str) -> Result<Personality> {
-        let mut issuer = [0; 32];
-        hex::decode_to_slice(self.stage.org.public(), &mut issuer)
-            .map_err(|error| anyhow::anyhow!("{error}"))?;
         Ok(Personality {
             provisioning_jwt: self.stage.provisioning_token()?,
-            issuer,
-            pin: self.tls.pin,
+            issuer: self.stage.org.public(),
+            ca: self.tls.ca.clone(),
             broker: format!("nats://{HOST}:{}", self.port),
             identity: identity.to_owned(),
-            flags: Flags::default(),
         })
     }
 
@@ -136,8 +131,7 @@ fn a_device_talks_to_its_own_broker_only() -> Result<()> {
     let site = Site::start()?;
     let before = site.stage.log("broker");
     let other = tempfile::tempdir()?;
-    let foreign =
-        Personality { pin: DeviceTls::new(other.path())?.pin, ..site.personality("d2.example.net")? };
+    let foreign = Personality { ca: DeviceTls::new(other.path())?.ca, ..site.personality("d2.example.net")? };
     let mut device = site.device_with(&foreign)?;
     device.start()?;
     device.said("tls refused reason=certificate_signature")?;
@@ -154,14 +148,22 @@ fn a_device_talks_to_its_own_broker_only() -> Result<()> {
     for (name, jwt, reason) in [
         ("d3.example.net", forge::token(&claims, &stranger), "sig_bad"),
         ("d4.example.net", forge::token(&stale, &site.stage.org), "token_expired"),
-        ("d5.example.net", site.stage.caller("up=x")?.token, "kind_mismatch"),
     ] {
+        let refused = Personality { provisioning_jwt: jwt.clone(), ..site.personality(name)? };
+        let (code, said) = refused.personalise(&site.folder.path().join("refused"), &[])?;
+        ensure!(code == 2 && said.contains(reason), "xtask image takes it: {code}: {said}");
         let mut device =
             site.device_with(&Personality { provisioning_jwt: jwt, ..site.personality(name)? })?;
         device.start()?;
         device.said(&format!("not starting: {reason}"))?;
         ensure!(!device.console().contains("connected"), "{}", device.console());
     }
+    // of another kind: no image is made of it, whatever is said
+    let token = site.stage.caller("up=x")?.token;
+    let client = Personality { provisioning_jwt: token, ..site.personality("d5.example.net")? };
+    let (code, said) = client.personalise(&site.folder.path().join("refused"), &["--force"])?;
+    ensure!(code == 2 && said.contains("kind_mismatch"), "{code}: {said}");
+    ensure!(!site.folder.path().join("refused/d5.example.net.elf").exists(), "an image was written");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ mod bench;
 mod embedded;
 mod fuzz;
 mod guards;
+mod image;
 mod outside;
 mod qemu;
 mod readme;
@@ -35,6 +36,10 @@ enum Task {
     Sizes(sizes::Options),
     /// Build the firmware of the tests and run devices in QEMU against the hub (docs/spec/08 §11)
     Qemu(qemu::Options),
+    /// Personalise firmware: one device or a manifest of them (docs/device-images.md)
+    Image(image::Options),
+    /// Read a personalised image back and compare it with what it should hold
+    Verify(image::VerifyOptions),
     /// Measure, in release builds, what the README's table of numbers states
     Bench(bench::Options),
     /// Search for inputs that break a parser, a verifier or a state machine (docs/spec/10 §12)
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
         Task::Targets(options) => targets::run(&options),
         Task::Sizes(options) => sizes::run(&options),
         Task::Qemu(options) => qemu::run(&options),
+        Task::Image(options) => image::run(&options),
+        Task::Verify(options) => image::verify(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
     };
@@ -55,6 +62,9 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("xtask: error: {error:#}");
             // A missing device toolchain has a code of its own (docs/spec/08 §1.4): CI fails on it, a developer sees why.
+            if let Some(coded) = error.downcast_ref::<image::Coded>() {
+                return ExitCode::from(coded.0);
+            }
             if error.is::<embedded::ToolchainMissing>() { ExitCode::from(3) } else { ExitCode::FAILURE }
         }
     }
