@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use choria_tests::device::{Device, DeviceTls, HOST, Personality};
 use choria_tests::forge::{self, Key};
-use choria_tests::{Operator, Stage, free_port, wait_until};
+use choria_tests::{Network, Operator, Stage, free_port, wait_until};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -250,5 +250,44 @@ fn the_power_fails_at_every_step_of_an_enrolment() -> Result<()> {
     for step in 0..STEPS {
         ensure!(names.contains(&format!("cut{step}.example.net")), "{step} does not answer: {names:?}");
     }
+    Ok(())
+}
+
+/// Twenty devices and fifty Linux nodes, one hub: one ping lists all of them.
+#[test]
+fn devices_and_servers_side_by_side() -> Result<()> {
+    let network = Network::lab_with(&["--devices", "--servers", "5", "--swarm", "45"])?;
+    let outcome = side_by_side(&network);
+    network.told(outcome)
+}
+
+fn side_by_side(network: &Network) -> Result<()> {
+    let read = |name: &str| std::fs::read_to_string(network.lab_folder().join(name));
+    let record: serde_json::Value = serde_json::from_str(&read("lab.json")?)?;
+    let port = record.get("ports").and_then(|ports| ports.get("devices")).context("no port for devices")?;
+    let started = std::time::Instant::now();
+    let mut devices = Vec::new();
+    for number in 1..=20 {
+        let personality = Personality {
+            provisioning_jwt: read("nodes/provisioning.jwt")?,
+            issuer: read("issuer/issuer.public")?.trim().to_owned(),
+            ca: network.lab_folder().join("tls/devices-ca.pem"),
+            broker: format!("nats://{HOST}:{port}"),
+            identity: format!("device{number}.lab.choria.local"),
+        };
+        let mut device = Device::new(&network.folder().join(&personality.identity), &personality)?;
+        device.start()?;
+        devices.push(device);
+    }
+    for device in &devices {
+        device.said("member=true")?;
+        device.said_times("connected", 2)?;
+    }
+    let took = started.elapsed();
+    let operator = network.operator("choria")?;
+    let names = operator.answering()?;
+    let of = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
+    ensure!((of("device"), of("node"), of("swarm")) == (20, 5, 45), "{names:?}");
+    println!("20 devices were made, enrolled and connected as members after {took:?}");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_ED25519,
 };
 
 use crate::failure::{Doing as _, Failure};
@@ -42,6 +42,30 @@ pub(crate) fn create(directory: &Directory, now: i64) -> Result<Vec<u8>, Failure
         }
     }
     Ok(broker)
+}
+
+/// Writes `devices-ca.pem`, and certificate and key of the listener for microcontrollers: Ed25519, which costs them least. One
+/// of the names is the address at which a machine in QEMU reaches its host.
+pub(crate) fn create_for_devices(directory: &Directory, now: i64) -> Result<(), Failure> {
+    let doing = || String::from("cannot make the certificate for devices");
+    let mut authority = CertificateParams::new(Vec::new()).doing(doing)?;
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    authority.distinguished_name.push(DnType::CommonName, "Choria lab devices, never trust this elsewhere");
+    set_life(&mut authority, now);
+    let key = KeyPair::generate_for(&PKCS_ED25519).doing(doing)?;
+    let certificate = authority.self_signed(&key).doing(doing)?;
+    write(&directory.tls("devices-ca.pem"), certificate.pem().as_bytes(), 0o644)?;
+    let issuer = Issuer::new(authority, key);
+    let names = ["devices.lab.choria.local", "localhost", "127.0.0.1", "10.0.2.2"].map(String::from).to_vec();
+    let mut params = CertificateParams::new(names).doing(doing)?;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    set_life(&mut params, now);
+    let key = KeyPair::generate_for(&PKCS_ED25519).doing(doing)?;
+    let certificate = params.signed_by(&key, &issuer).doing(doing)?;
+    write(&directory.tls("devices.pem"), certificate.pem().as_bytes(), 0o644)?;
+    write(&directory.tls("devices.key"), key.serialize_pem().as_bytes(), 0o600)
 }
 
 /// Valid from an hour ago, for clocks that differ, until the lab's end.

@@ -98,6 +98,12 @@ fn broker(directory: &Directory, ports: Ports, credentials: &Credentials) -> Vec
         format!("plugin.security.choria.certificate = {}", directory.tls("broker.pem").display()),
         format!("plugin.security.choria.key = {}", directory.tls("broker.key").display()),
     ];
+    if let Some(port) = ports.devices {
+        let key = |name: &str| format!("plugin.choria.network.constrained.{name}");
+        lines.push(format!("{} = {port}", key("port")));
+        lines.push(format!("{} = {}", key("certificate"), directory.tls("devices.pem").display()));
+        lines.push(format!("{} = {}", key("key"), directory.tls("devices.key").display()));
+    }
     lines.extend(token_and_seed(directory, "broker"));
     lines
 }
@@ -169,6 +175,7 @@ fn provisioner(
     let mut rules = vec![
         json!({ "identity": format!("node*.{DOMAIN}") }),
         json!({ "identity": format!("swarm*.{DOMAIN}") }),
+        json!({ "identity": format!("device*.{DOMAIN}") }),
     ];
     rules.extend(accept.iter().map(|pattern| json!({ "identity": pattern })));
     let mut configuration = serde_json::Map::new();
@@ -230,7 +237,7 @@ mod tests {
         let directory = Directory::find(&Place { dir: Some(parent.path().join("lab")) }).unwrap();
         directory.prepare().unwrap();
         let now = choria_host::clock::unix_seconds();
-        let ports = Ports::choose(std::net::Ipv4Addr::LOCALHOST).unwrap();
+        let ports = Ports::choose(std::net::Ipv4Addr::LOCALHOST, true).unwrap();
         let record = Record { lab: true, created: now, servers: 2, swarm: 0, ports, processes: Vec::new() };
         let certificate = certificates::create(&directory, now).unwrap();
         let credentials = credentials::create(&directory, ports, &certificate, now).unwrap();

@@ -80,6 +80,9 @@ pub(crate) struct UpOptions {
     /// Nodes to add that live together in one process, for numbers no machine has room for otherwise
     #[arg(long, value_name = "N", default_value_t = 0)]
     swarm: u32,
+    /// Listen for microcontrollers, too, with a certificate of their own (`device*` names are accepted)
+    #[arg(long)]
+    devices: bool,
     /// Return once all nodes are enrolled; `lab down` ends the lab
     #[arg(long)]
     detach: bool,

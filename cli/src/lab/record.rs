@@ -34,6 +34,9 @@ pub(crate) struct Ports {
     pub(crate) broker_statistics: u16,
     pub(crate) login: u16,
     pub(crate) provisioner_metrics: u16,
+    /// For microcontrollers, with `--devices`.
+    #[serde(default)]
+    pub(crate) devices: Option<u16>,
 }
 
 /// A process that the lab started. A process id alone may belong to somebody else by now; with the time of its start
@@ -57,19 +60,20 @@ impl Ports {
     }
 
     /// Ports that nobody listens on now.
-    pub(crate) fn choose(bind: Ipv4Addr) -> Result<Ports, Failure> {
+    pub(crate) fn choose(bind: Ipv4Addr, for_devices: bool) -> Result<Ports, Failure> {
         let listen = || {
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
                 .doing(|| String::from("cannot find a free port on 127.0.0.1"))
         };
         // held together, so that no two are the same
-        let listeners = [listen()?, listen()?, listen()?, listen()?];
-        let mut ports = [0; 4];
+        let listeners = [listen()?, listen()?, listen()?, listen()?, listen()?];
+        let mut ports = [0; 5];
         for (port, listener) in ports.iter_mut().zip(&listeners) {
             *port = listener.local_addr()?.port();
         }
-        let [broker, broker_statistics, login, provisioner_metrics] = ports;
-        Ok(Ports { bind, broker, broker_statistics, login, provisioner_metrics })
+        let [broker, broker_statistics, login, provisioner_metrics, devices] = ports;
+        let devices = for_devices.then_some(devices);
+        Ok(Ports { bind, broker, broker_statistics, login, provisioner_metrics, devices })
     }
 }
 
@@ -107,11 +111,12 @@ mod tests {
 
     #[test]
     fn ports_differ_and_names_sort() {
-        let ports = Ports::choose(Ipv4Addr::LOCALHOST).unwrap();
+        let ports = Ports::choose(Ipv4Addr::LOCALHOST, true).unwrap();
         let mut all = vec![ports.broker, ports.broker_statistics, ports.login, ports.provisioner_metrics];
+        all.extend(ports.devices);
         all.sort_unstable();
         all.dedup();
-        assert_eq!(all.len(), 4);
+        assert_eq!(all.len(), 5);
         let record = Record { lab: true, created: 0, servers: 120, swarm: 0, ports, processes: Vec::new() };
         let names = record.server_names();
         assert_eq!(names[0], "node001.lab.choria.local");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::failure::{Code, Doing as _, Failure};
 use crate::lab::directory::{Directory, make};
 use crate::lab::processes::{self, Started};
-use crate::lab::record::{Ports, Process, Record};
+use crate::lab::record::{DOMAIN, Ports, Process, Record};
 use crate::lab::show::{self, Node};
 use crate::lab::{UpOptions, certificates, configuration, credentials, permit};
 use crate::output;
@@ -42,7 +42,7 @@ pub(crate) fn run(options: &UpOptions, color: When) -> Result<u8, Failure> {
         created: now,
         servers: options.servers,
         swarm: options.swarm,
-        ports: Ports::choose(options.bind)?,
+        ports: Ports::choose(options.bind, options.devices)?,
         processes: Vec::new(),
     };
     output::note(&format!("Making a lab in {}, {}.\n", directory.root().display(), record.ports.reach()));
@@ -52,6 +52,9 @@ pub(crate) fn run(options: &UpOptions, color: When) -> Result<u8, Failure> {
         );
     }
     let certificate = certificates::create(&directory, now)?;
+    if options.devices {
+        certificates::create_for_devices(&directory, now)?;
+    }
     let credentials = credentials::create(&directory, record.ports, &certificate, now)?;
     configuration::create(&directory, &record, &credentials, &options.accept)?;
 
@@ -286,6 +289,17 @@ impl Lab {
         }
         let place = format!(" --dir {}", show::quoted(self.directory.root()));
         let end = if detached { format!("{program} lab down{place}") } else { String::from("Ctrl-C here") };
+        let devices = self.record.ports.devices.map_or_else(String::new, |port| {
+            let path = |name: &str| show::quoted(&self.directory.root().join(name));
+            format!(
+                "An image for a microcontroller in QEMU on this machine (see docs/device-images.md):\n\n\
+                 \x20 cargo xtask image --elf FIRMWARE --jwt {} --issuer {} --ca {} \\\n\
+                 \x20     --url nats://10.0.2.2:{port} --identity device1.{DOMAIN} --out images\n\n",
+                path("nodes/provisioning.jwt"),
+                path("issuer/issuer.public"),
+                path("tls/devices-ca.pem"),
+            )
+        });
         format!(
             "\nThe lab is up: a broker, login and request signing, a provisioner and {} nodes.\n\n\
              In a shell, type:\n\n\
@@ -294,7 +308,7 @@ impl Lab {
              \x20 choria ping\n\
              \x20 choria req rpcutil ping\n\
              \x20 choria req choria_provision reprovision token=@\"$CHORIA_LAB/hub/provisioning-token\"\n\n\
-             To end it: {end}\n",
+             {devices}To end it: {end}\n",
             usize::from(self.record.servers) + usize::try_from(self.record.swarm).unwrap_or(0),
             credentials::PASSWORD,
         )
