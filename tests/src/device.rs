@@ -34,8 +34,11 @@ impl Personality {
         write_private(&jwt, self.provisioning_jwt.as_bytes())?;
         let output = Command::new(binary("xtask"))
             .args(["image", "--issuer", &self.issuer, "--url", &self.broker, "--identity", &self.identity])
-            .arg("--elf")
-            .arg(firmware()?)
+            .args(if more.contains(&"--elf") {
+                Vec::new()
+            } else {
+                vec!["--elf".into(), firmware()?.into_os_string()]
+            })
             .arg("--jwt")
             .arg(jwt)
             .arg("--ca")
@@ -66,6 +69,18 @@ impl Device {
         ensure!(code == 0, "xtask image: {code}: {said}");
         let image = format!("{}.elf", personality.identity);
         Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0 })
+    }
+
+    /// Damages what it was given.
+    pub fn flip_a_bit(&self) -> Result<()> {
+        let image = self.folder.join(&self.image);
+        let mut bytes = std::fs::read(&image)?;
+        let at =
+            bytes.windows(6).position(|part| part == b"CHOR\x01\x00").context("it was given nothing")? + 60;
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1;
+        }
+        Ok(std::fs::write(image, bytes)?)
     }
 
     /// Power on.

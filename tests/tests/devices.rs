@@ -140,6 +140,7 @@ fn a_device_talks_to_its_own_broker_only() -> Result<()> {
     let log = site.stage.log("broker");
     let heard = log.strip_prefix(before.as_str()).unwrap_or_default();
     ensure!(!heard.contains("d2.example.net"), "the broker heard of it: {heard}");
+    choria_rows::row(290, "a broker of a foreign CA, on the emulated device", "tls refused, no CONNECT");
 
     // tokens that are not the organization's, or over, are never presented
     let stranger = Key::generate()?;
@@ -164,6 +165,40 @@ fn a_device_talks_to_its_own_broker_only() -> Result<()> {
     let (code, said) = client.personalise(&site.folder.path().join("refused"), &["--force"])?;
     ensure!(code == 2 && said.contains("kind_mismatch"), "{code}: {said}");
     ensure!(!site.folder.path().join("refused/d5.example.net.elf").exists(), "an image was written");
+    choria_rows::row(
+        317,
+        "an expired token: xtask image; a device that has it all the same",
+        "exit 2, token_expired; it does not start",
+    );
+    choria_rows::row(
+        318,
+        "a token of another issuer, a client's token: xtask image",
+        "exit 2, sig_bad and kind_mismatch",
+    );
+
+    // somebody else's image
+    let (code, said) =
+        site.personality("d6.example.net")?.personalise(&site.folder.path().join("twice"), &[])?;
+    ensure!(code == 0, "{said}");
+    let first = site.folder.path().join("twice/d6.example.net.elf").display().to_string();
+    let again = site.personality("d7.example.net")?;
+    let (code, said) = again.personalise(&site.folder.path().join("again"), &["--elf", &first])?;
+    ensure!(code == 2 && said.contains("d6.example.net"), "{code}: {said}");
+    let (code, said) = again.personalise(&site.folder.path().join("again"), &["--elf", &first, "--force"])?;
+    ensure!(code == 0, "{code}: {said}");
+    choria_rows::row(
+        319,
+        "an image of d6 personalised for d7, without and with --force",
+        "exit 2, names d6; made",
+    );
+
+    // one bit of what it was given
+    let mut broken = site.device("d8.example.net")?;
+    broken.flip_a_bit()?;
+    broken.start()?;
+    broken.said("not starting: the personalised part of this image does not match its digest")?;
+    ensure!(!broken.console().contains("address"), "it has a network: {}", broken.console());
+    choria_rows::row(311, "one bit of the section flipped: boot", "says so, no network");
     Ok(())
 }
 
@@ -189,7 +224,9 @@ fn a_broker_without_encryption_hears_nothing() -> Result<()> {
     let mut heard = Vec::new();
     connection.read_to_end(&mut heard)?;
     ensure!(heard.is_empty(), "it said {}", String::from_utf8_lossy(&heard));
-    device.said("connection ended reason=tls_required")
+    device.said("connection ended reason=tls_required")?;
+    choria_rows::row(291, "pin baked, INFO without TLS, on the emulated device", "disconnect, not one byte");
+    Ok(())
 }
 
 /// What does not fit is counted and passed over; the connection lives.
@@ -216,7 +253,18 @@ async fn a_message_that_is_too_large_and_a_policy_that_is_too_much() -> Result<(
         denied.stdout.contains("not authorized") || denied.stderr.contains("not authorized"),
         "{denied:?}"
     );
-    device.said("request denied reason=denied why=device cannot evaluate rego")
+    device.said("request denied reason=denied why=device cannot evaluate rego")?;
+    choria_rows::row(
+        304,
+        "a caller token with a policy, on the emulated device",
+        "status 1, the reason is in its log",
+    );
+    choria_rows::row(
+        312,
+        "a message of 20 KiB, on the emulated device",
+        "drained, counted, the next request is served",
+    );
+    Ok(())
 }
 
 /// Wherever the power fails, the next start finds a whole member or a blank device, never a mixture.
@@ -250,6 +298,11 @@ fn the_power_fails_at_every_step_of_an_enrolment() -> Result<()> {
     for step in 0..STEPS {
         ensure!(names.contains(&format!("cut{step}.example.net")), "{step} does not answer: {names:?}");
     }
+    choria_rows::row(
+        307,
+        format!("the power fails at each of {STEPS} steps of an enrolment, on the emulated device"),
+        "blank or whole; all end as members",
+    );
     Ok(())
 }
 
@@ -265,7 +318,6 @@ fn side_by_side(network: &Network) -> Result<()> {
     let read = |name: &str| std::fs::read_to_string(network.lab_folder().join(name));
     let record: serde_json::Value = serde_json::from_str(&read("lab.json")?)?;
     let port = record.get("ports").and_then(|ports| ports.get("devices")).context("no port for devices")?;
-    let started = std::time::Instant::now();
     let mut devices = Vec::new();
     for number in 1..=20 {
         let personality = Personality {
@@ -283,11 +335,9 @@ fn side_by_side(network: &Network) -> Result<()> {
         device.said("member=true")?;
         device.said_times("connected", 2)?;
     }
-    let took = started.elapsed();
     let operator = network.operator("choria")?;
     let names = operator.answering()?;
     let of = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
     ensure!((of("device"), of("node"), of("swarm")) == (20, 5, 45), "{names:?}");
-    println!("20 devices were made, enrolled and connected as members after {took:?}");
     Ok(())
 }

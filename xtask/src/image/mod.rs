@@ -47,7 +47,7 @@ pub(crate) struct Options {
     /// Write the 4 KiB of the section alone
     #[arg(long)]
     blob_only: bool,
-    /// Use a provisioning token although a device would refuse it now
+    /// Use a provisioning token although a device would refuse it now, and an image that was made for another device
     #[arg(long)]
     force: bool,
     /// Unix seconds to write as the time of personalisation, for images that are made again [default: now]
@@ -140,7 +140,13 @@ fn make(options: &Options) -> Result<()> {
     ensure!(size == SECTION, "section .baked has {size} bytes instead of {SECTION}");
     let place = firmware.get(offset..).and_then(<[u8]>::first_chunk::<SECTION>).context("a short section")?;
     match Baked::parse(place) {
-        Err(BakedError::Blank) | Ok(_) => {}
+        Err(BakedError::Blank) => {}
+        Ok(before) if options.force || before.identity == options.identity.as_deref() => {}
+        Ok(before) => bail!(
+            "{} is personalised already, for {}: begin with the firmware as it was built, or use --force",
+            options.elf.display(),
+            before.identity.unwrap_or("no particular device")
+        ),
         Err(error) => bail!("{}: {}", options.elf.display(), error.message()),
     }
     eprintln!("section .baked: offset {offset:#x} of the file, address {address:#010x}");
