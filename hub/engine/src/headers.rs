@@ -58,6 +58,40 @@ impl Headers {
     }
 }
 
+/// Whether a block is what the protocol says, down to its last line: readers close their connection over one that is
+/// not, and the client library that this project uses panics at a CR inside a value.
+pub(crate) fn is_well_formed(block: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(block) else { return false };
+    let Some(text) = text.strip_suffix("\r\n\r\n").or_else(|| text.strip_suffix("\r\n")) else {
+        return false;
+    };
+    let mut lines = text.split("\r\n");
+    lines.next().is_some_and(is_first_line) && lines.all(is_header_line)
+}
+
+/// `NATS/1.0`, and perhaps a status of three digits with a description.
+fn is_first_line(line: &str) -> bool {
+    let Some(rest) = line.strip_prefix("NATS/1.0") else { return false };
+    if rest.trim().is_empty() {
+        return rest.chars().all(|c| c == ' ');
+    }
+    let Some(rest) = rest.strip_prefix(' ') else { return false };
+    let status = rest.trim_start_matches(' ').split(' ').next().unwrap_or_default();
+    status.len() == 3
+        && status.bytes().all(|b| b.is_ascii_digit())
+        && !status.starts_with('0')
+        && !rest.chars().any(char::is_control)
+}
+
+/// `Key: Value`, never the continuation of another line: that could lengthen a header that the engine wrote.
+fn is_header_line(line: &str) -> bool {
+    line.split_once(':').is_some_and(|(key, value)| {
+        !key.is_empty()
+            && key.bytes().all(|b| b.is_ascii_graphic())
+            && !value.chars().any(|c| c.is_control() && c != '\t')
+    })
+}
+
 /// Lines after the status line.
 fn lines(block: &[u8]) -> impl Iterator<Item = &[u8]> {
     block.split(|b| *b == b'\n').skip(1).map(|line| line.strip_suffix(b"\r").unwrap_or(line))
@@ -91,6 +125,7 @@ mod tests {
             }
             let block = headers.to_bytes();
             prop_assert_eq!(status(&block), code);
+            prop_assert!(is_well_formed(&block));
             for (key, value) in &lines {
                 prop_assert_eq!(first_value(&block, key), Some(value.as_str()));
             }
@@ -101,6 +136,7 @@ mod tests {
         fn any_bytes_are_a_block_or_not(block in prop::collection::vec(any::<u8>(), 0..120), name in "\\PC{0,8}") {
             status(&block);
             first_value(&block, &name);
+            is_well_formed(&block);
         }
 
         #[test]
@@ -122,6 +158,43 @@ mod tests {
         assert_eq!(first_value(&block, "Nats-Msg-Id"), Some("7"));
         assert_eq!(first_value(&block, "nats-msg-id"), None);
         assert_eq!(first_value(&block, "Nats"), None);
+    }
+
+    #[test]
+    fn only_whole_blocks_are_well_formed() {
+        for block in [
+            "NATS/1.0\r\n\r\n",
+            "NATS/1.0\r\n",
+            "NATS/1.0 503\r\n\r\n",
+            "NATS/1.0 404 No Messages\r\nA: b\r\n\r\n",
+            "NATS/1.0\r\nA:b\r\nA: c\td:\u{e4}\r\nEmpty:\r\n\r\n",
+        ] {
+            assert!(is_well_formed(block.as_bytes()), "{block:?}");
+        }
+        for block in [
+            "",
+            "\r\n",
+            "NATS/1.0",
+            "NATS/1.1\r\n\r\n",
+            "GARBAGE\r\n\r\n",
+            "NATS/1.0503\r\n\r\n",
+            "NATS/1.0 OK\r\n\r\n",
+            "NATS/1.0 50\r\n\r\n",
+            "NATS/1.0 099\r\n\r\n",
+            "NATS/1.0\r\nA: b\rc\r\n\r\n",
+            "NATS/1.0\r\nA: b\nc: d\r\n\r\n",
+            "NATS/1.0\nA: b\n\n",
+            "NATS/1.0\r\nA: b\u{1b}[2J\r\n\r\n",
+            "NATS/1.0\r\nno colon\r\n\r\n",
+            "NATS/1.0\r\n: no key\r\n\r\n",
+            "NATS/1.0\r\nA b: c\r\n\r\n",
+            "NATS/1.0\r\nA: b\r\n continued: c\r\n\r\n",
+            "NATS/1.0\r\n\r\nA: b\r\n\r\n",
+            "NATS/1.0\r\nA: b\r\n\r\ntrailing",
+        ] {
+            assert!(!is_well_formed(block.as_bytes()), "{block:?}");
+        }
+        assert!(!is_well_formed(b"NATS/1.0\r\nA: \xff\r\n\r\n"));
     }
 
     #[test]

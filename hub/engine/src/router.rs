@@ -9,7 +9,9 @@ use bytes::{Bytes, BytesMut};
 
 use crate::account::{Account, ServiceImport, Version};
 use crate::client::{Client, Enqueued, Held};
+use crate::close::{error_line, quoted};
 use crate::engine::Shared;
+use crate::headers;
 use crate::subject;
 use crate::sublist::Matches;
 use crate::subscription::{Shadow, Sid, Sub};
@@ -85,7 +87,7 @@ impl Route {
         let version = account.version(subject);
         Route {
             subject: subject.into(),
-            allowed: client.permissions.may_publish(subject),
+            allowed: client.permissions.may_publish(subject) && subject::is_word(subject),
             matches: account.matches(subject),
             services: matching_services(account, subject),
             shard: account.shard_index(subject),
@@ -103,10 +105,11 @@ fn matching_services(account: &Account, subject: &[u8]) -> Vec<usize> {
     all.filter(|(_, service)| subject::matches(&service.subject, subject)).map(|(at, _)| at).collect()
 }
 
-/// Whether a client may not choose `reply`.
+/// Whether a client may not choose `reply`: it is the engine's, or no text that others could read.
 pub(crate) fn is_reserved_reply(reply: &[u8]) -> bool {
-    matches!(reply.first(), Some(b'_' | b'$'))
-        && RESERVED_REPLIES.iter().any(|prefix| reply.starts_with(prefix))
+    let reserved = matches!(reply.first(), Some(b'_' | b'$'))
+        && RESERVED_REPLIES.iter().any(|prefix| reply.starts_with(prefix));
+    reserved || !subject::is_word(reply)
 }
 
 /// Answers that imported services owe.
@@ -155,6 +158,9 @@ impl Shared {
         origin: &Client,
         scratch: &mut Scratch,
     ) -> Outcome {
+        if !self.readable_header(&message, origin) {
+            return Outcome::default();
+        }
         let mut outcome = self.deliver(&route.matches, message, origin, scratch);
         for service in route.services.iter().filter_map(|at| origin.account.services.get(*at)) {
             self.forward(&origin.account, service, message, origin, scratch, 0, &mut outcome);
@@ -195,10 +201,25 @@ impl Shared {
         if hops > MAX_HOPS {
             return None;
         }
+        if !self.readable_header(&message, origin) {
+            return Some(Outcome::default());
+        }
         let request = self.awaited.take(message.subject, exporter)?;
         let importer = self.accounts.get(request.importer)?;
         let message = Message { subject: &request.reply, ..message };
         Some(self.publish_in(importer, message, origin, scratch, hops + 1))
+    }
+
+    /// Whether everybody who gets the message can read its header block; else its publisher is told, and nobody gets it.
+    fn readable_header(&self, message: &Message<'_>, origin: &Client) -> bool {
+        let block = message.body.get(..message.header_len).unwrap_or_default();
+        if block.is_empty() || headers::is_well_formed(block) {
+            return true;
+        }
+        let text = format!("Malformed Headers for Publish to {}", quoted(message.subject));
+        self.log_violation(origin, "header_malformed", &text);
+        origin.send_control(&error_line(&text));
+        false
     }
 
     /// Sends a request on to the account whose service it names.

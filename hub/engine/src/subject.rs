@@ -23,6 +23,15 @@ pub fn valid_literal(subject: &[u8]) -> bool {
     valid_pattern(subject) && !has_wildcard(subject)
 }
 
+/// Whether `subject` stays one word for whoever reads it as text: UTF-8 without white space or control characters. The
+/// protocol's own separators are not enough: clients close a connection over bytes that are no text, and some split at
+/// more kinds of white space than we do.
+pub fn is_word(subject: &[u8]) -> bool {
+    subject.iter().all(u8::is_ascii_graphic)
+        || std::str::from_utf8(subject)
+            .is_ok_and(|text| !text.chars().any(|c| c.is_control() || c.is_whitespace()))
+}
+
 /// Whether any whole token of `subject` is `*` or `>`.
 pub fn has_wildcard(subject: &[u8]) -> bool {
     // Most subjects hold neither byte; only the rest is split into tokens.
@@ -147,6 +156,16 @@ fn push_token(result: &mut Vec<u8>, token: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_text_without_gaps() {
+        for word in ["", "a.b", "a..b", "*.>", "$SYS.x", "gr\u{fc}n.\u{1f600}"] {
+            assert!(is_word(word.as_bytes()), "{word}");
+        }
+        let gaps = ["a b", "a\rb", "a\u{1b}b", "a\u{7f}", "a\u{85}b", "a\u{a0}b", "a\u{2003}b", "a\0"];
+        assert!(gaps.iter().all(|text| !is_word(text.as_bytes())));
+        assert!(!is_word(b"a.\xff") && !is_word(b"\xc3"));
+    }
     use proptest::prelude::*;
 
     #[test]

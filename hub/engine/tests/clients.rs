@@ -99,3 +99,39 @@ async fn a_wrong_password_is_refused() {
     assert_eq!(engine.stats().denied, 1);
     engine.shutdown().await;
 }
+
+/// The client library closes its connection over a line that is no text, and panics at a CR in a header's value.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_publisher_can_end_the_connections_of_others() {
+    let (engine, address) = start().await;
+    let options = async_nats::ConnectOptions::with_user_and_password("main/a".into(), "pw".into());
+    let client = timeout(PATIENCE, options.connect(format!("nats://{address}"))).await.unwrap().unwrap();
+    let mut all = client.subscribe("a.>").await.unwrap();
+    client.flush().await.unwrap();
+    let mut raw = Raw::user(address, "main/b", ",\"headers\":true,\"no_responders\":true").await;
+    let block = |block: &str| format!("HPUB a.b {0} {0}\r\n{block}\r\n", block.len()).into_bytes();
+    let hostile = [
+        b"PUB a.\xff 2\r\nhi\r\n".to_vec(),
+        b"PUB a.b\rc 2\r\nhi\r\n".to_vec(),
+        b"PUB a.b a.\xff 2\r\nhi\r\n".to_vec(),
+        "HPUB a.\u{2003}b 12 12\r\nNATS/1.0\r\n\r\n\r\n".into(),
+        block("GARBAGE\r\n\r\n"),
+        block("NATS/1.0 now\r\n\r\n"),
+        block("NATS/1.0\r\nA: b\rc\r\n\r\n"),
+        block("NATS/1.0\r\nno colon\r\n\r\n"),
+        block("NATS/1.0\r\n\u{e4}: b\r\n\r\n"),
+    ];
+    for bytes in hostile {
+        let shown = String::from_utf8_lossy(&bytes).into_owned();
+        raw.send_bytes(&bytes).await;
+        let said = raw.sync().await;
+        assert!(said.first().is_some_and(|line| line.starts_with("-ERR '")), "{shown:?}: {said:?}");
+    }
+    raw.send("HPUB a.last 18 20\r\nNATS/1.0\r\nA: b\r\n\r\nhi\r\n").await;
+    assert_eq!(raw.sync().await, Vec::<String>::new());
+    let message = timeout(PATIENCE, all.next()).await.unwrap().unwrap();
+    assert_eq!((message.subject.as_str(), message.payload.as_ref()), ("a.last", b"hi".as_slice()));
+    assert_eq!(client.connection_state(), async_nats::connection::State::Connected);
+    assert_eq!(engine.connections().len(), 2, "the publisher is told, and stays");
+    engine.shutdown().await;
+}
