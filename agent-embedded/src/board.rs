@@ -44,16 +44,11 @@ pub enum Key {
     Config = 3,
     /// Present when seed, token and configuration belong together. Written last, erased first.
     Committed = 4,
-    /// 32 bytes, replaced at every start.
-    RandomSeed = 5,
-    /// Unix seconds, 8 bytes little endian: the clock is never believed below it.
-    TimeFloor = 6,
 }
 
 impl Key {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Key; 6] =
-        [Key::Seed, Key::ServerToken, Key::Config, Key::Committed, Key::RandomSeed, Key::TimeFloor];
+    pub const ALL: [Key; 4] = [Key::Seed, Key::ServerToken, Key::Config, Key::Committed];
 }
 
 /// Storage that keeps whole values: after a power cut a key has its old value or its new one.

@@ -109,7 +109,7 @@ enum Todo {
 
 impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     fn now(&self) -> Now {
-        Now { mono_ms: Instant::now().as_millis(), wall_nanos: self.board.wall_nanos() }
+        Now { mono_ms: Instant::now().as_millis(), wall_nanos: time(self.board, self.image) }
     }
 
     /// Connects, serves and connects again, until the device has to start anew.
@@ -219,7 +219,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                 (ServerName::Ip(broker.address.octets()), host.as_str())
             }
         };
-        let now = self.board.wall_nanos().map(|nanos| nanos.div_euclid(1_000_000_000));
+        let now = time(self.board, self.image).map(|nanos| nanos.div_euclid(1_000_000_000));
         let mut verifier = PinVerifier::new(self.image.pins, name, now);
         let config = TlsConfig::new().with_server_name(host);
         let provider = Provider { rng: &mut self.rng, verifier: &mut verifier };
@@ -373,13 +373,18 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             match self.core.respond(now, &to, body, via, &mut *self.tx, &mut *self.scratch) {
                 Ok(bytes) if !wire.send(bytes).await => next = Some(Input::Disconnected),
                 Ok(_) => {}
-                Err(_) => self.board.say(format_args!("a reply does not fit the buffers")),
+                Err(_) => self.board.say(format_args!("reply dropped reason=oversize")),
             }
             if let Some(after) = self.provision.take_after() {
                 return Todo::Leave(after);
             }
         }
     }
+}
+
+/// Unix nanoseconds as the device believes them: never before its image was made (docs/spec/08 §7.5).
+pub(crate) fn time<B: Board>(board: &B, image: &Image<'_>) -> Option<i64> {
+    board.wall_nanos().map(|nanos| nanos.max(image.built.saturating_mul(1_000_000_000)))
 }
 
 /// How a connection ended.

@@ -72,7 +72,7 @@ async fn perform<S: Store>(
         Effect::Configure(configuration) => configure(configuration, around, out).await,
         Effect::CheckConfig => match store.get(Key::Committed, around.config).await.map_err(failed)? {
             Some(_) => Ok(Outcome::Done),
-            None => Err("this device has not been configured, restart cannot continue"),
+            None => Err("not configured, restart cannot continue"),
         },
         Effect::Reprovision => {
             for key in [Key::Committed, Key::ServerToken, Key::Config, Key::Seed] {
@@ -85,7 +85,7 @@ async fn perform<S: Store>(
             Ok(Outcome::Done)
         }
         Effect::MakeCsr(_) => {
-            Err("this device makes no certificate requests: it supports protocol version 2")
+            Err("no certificate requests: protocol version 2 only")
         }
         Effect::Update { .. } => Err("this device cannot replace its own program"),
     }

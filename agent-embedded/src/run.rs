@@ -16,7 +16,7 @@ use heapless::{String, Vec};
 use crate::agents::{Agents, BUILT_IN};
 use crate::board::{Board, Key, Store};
 use crate::brokers::{self, Broker, MAX_BROKERS};
-use crate::connection::{Life, Transport};
+use crate::connection::{Life, Transport, time};
 use crate::generator::Generator;
 use crate::image::Image;
 use crate::settings::{COLLECTIVES, Membership};
@@ -40,18 +40,26 @@ pub async fn run<B: Board, S: Store, A: Agents>(
     space: &mut Space,
 ) -> ! {
     match life(board, store, own, image, stack, space).await {
-        Ok(After::Restart { delay_ms } | After::Shutdown { delay_ms }) => {
+        Ok(After::Restart { delay_ms }) => {
             board.say(format_args!("restarting in {delay_ms} ms"));
             Timer::after(Duration::from_millis(delay_ms.into())).await;
             board.reset()
         }
+        // Nothing of it goes on until somebody takes the power away and gives it back.
+        Ok(After::Shutdown { .. }) => rest(board, "shut down").await,
         Err(why) => {
             board.say(format_args!("not starting: {why}"));
-            loop {
-                board.feed_watchdog();
-                Timer::after(Duration::from_secs(1)).await;
-            }
+            rest(board, "shut down").await
         }
+    }
+}
+
+/// Does nothing any more, without a watchdog taking it for dead.
+async fn rest<B: Board>(board: &B, what: &str) -> ! {
+    board.say(format_args!("{what}"));
+    loop {
+        board.feed_watchdog();
+        Timer::after(Duration::from_secs(1)).await;
     }
 }
 
@@ -67,7 +75,7 @@ async fn life<B: Board, S: Store, A: Agents>(
     let drawn = Drawn::from(board)?;
     let (member, membership) = recall(store, image, token, rx).await?;
     let is_member = member.is_some();
-    let now = board.wall_nanos().map(|nanos| nanos.div_euclid(1_000_000_000).max(image.built));
+    let now = time(board, image).map(|nanos| nanos.div_euclid(1_000_000_000));
 
     let mut access = String::<128>::new();
     let asked = admit(image, now, scratch, &mut access, is_member)?;
@@ -122,7 +130,7 @@ async fn life<B: Board, S: Store, A: Agents>(
         legacy_events: false,
         node_subjects: true,
     };
-    let replay = ReplayCache::new(replay, board.wall_nanos().unwrap_or(0), drawn.replay);
+    let replay = ReplayCache::new(replay, time(board, image).unwrap_or(0), drawn.replay);
     let own_key = member.and_then(|(seed, _)| SigningKey::from_seed(&seed));
     let mut life = Life {
         board,

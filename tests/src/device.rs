@@ -65,7 +65,12 @@ pub struct Device {
 impl Device {
     /// Personalises the firmware, also with a token that is over or somebody else's; nothing runs yet.
     pub fn new(folder: &Path, personality: &Personality) -> Result<Device> {
-        let (code, said) = personality.personalise(folder, &["--force"])?;
+        Device::with(folder, personality, &[])
+    }
+
+    /// The same with more choices for its image.
+    pub fn with(folder: &Path, personality: &Personality, more: &[&str]) -> Result<Device> {
+        let (code, said) = personality.personalise(folder, &[&["--force"], more].concat())?;
         ensure!(code == 0, "xtask image: {code}: {said}");
         let image = format!("{}.elf", personality.identity);
         Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0 })

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Steps in which an enrolment changes the storage of a device.
 const STEPS: u32 = 12;
 
+/// How long there is noise.
+const NOISE: Duration = Duration::from_secs(15);
+
 /// A hub with a listener for devices, and somebody at a terminal.
 struct Site {
     stage: Arc<Stage>,
@@ -339,5 +342,55 @@ fn side_by_side(network: &Network) -> Result<()> {
     let names = operator.answering()?;
     let of = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
     ensure!((of("device"), of("node"), of("swarm")) == (20, 5, 45), "{names:?}");
+    Ok(())
+}
+
+/// Whatever comes instead of a broker, the device goes on and finds its own. The seed of the noise is in the failure.
+#[test]
+fn t_314_noise_instead_of_a_broker() -> Result<()> {
+    let site = Site::start()?;
+    let noise = TcpListener::bind("127.0.0.1:0")?;
+    let port = noise.local_addr()?.port();
+    let started = std::time::Instant::now();
+    let heard = std::thread::spawn(move || -> Result<u32> {
+        let mut connections = 0;
+        noise.set_nonblocking(true)?;
+        while started.elapsed() < NOISE {
+            let Ok((mut connection, _)) = noise.accept() else {
+                #[allow(clippy::disallowed_methods)] // a thread of its own has nothing to await
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            };
+            connection.set_nonblocking(false)?;
+            connections += 1;
+            // by turns: noise, noise that begins like INFO, and an INFO that asks for TLS with noise behind it
+            let head: &[u8] = match connections % 3 {
+                0 => b"",
+                1 => b"INFO {\"server_id\":",
+                _ => b"INFO {\"server_id\":\"x\",\"nonce\":\"abcdefghijk\",\"tls_required\":true,\"max_payload\":1048576}\r\n",
+            };
+            connection.write_all(head).ok();
+            for _ in 0..64 {
+                if connection.write_all(&forge::random::<1024>()?).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(connections)
+    });
+    let broker = format!("nats://{HOST}:{port},nats://{HOST}:{}", site.port);
+    let mut device = site.device_with(&Personality { broker, ..site.personality("d9.example.net")? })?;
+    device.start()?;
+    device.said("member=true")?;
+    let connections = heard.join().map_err(|_| anyhow::anyhow!("the noise ended"))??;
+    device.said_times("connected", 2)?;
+    ensure!(device.is_running() && !device.console().contains("fault"), "{}", device.console());
+    ensure!(connections > 0, "the device never met the noise");
+    site.asks("d9.example.net", &["rpcutil", "ping"])?;
+    choria_rows::row(
+        314,
+        format!("noise over TCP, before and after INFO, {connections} connections in {NOISE:?}"),
+        "no fault, no restart but the enrolment's; it serves",
+    );
     Ok(())
 }

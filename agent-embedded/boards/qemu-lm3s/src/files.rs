@@ -40,8 +40,6 @@ const fn name(key: Key) -> &'static CStr {
         Key::ServerToken => c"store.jwt",
         Key::Config => c"store.config",
         Key::Committed => c"store.committed",
-        Key::RandomSeed => c"store.random",
-        Key::TimeFloor => c"store.time",
     }
 }
 

@@ -44,7 +44,6 @@ async fn agent(stack: Stack<'static>) {
     };
     let image = Image::of(&baked, "lm3s");
     board.say(format_args!("baked {:016x}", u64::from_be_bytes(baked.digest)));
-    board.say(format_args!("waiting for an address"));
     stack.wait_config_up().await;
     board.say(format_args!("address"));
     let mut own = Mine { blink: blink::Blink::default() };

@@ -1,0 +1,175 @@
+//! Hostile requests to a microcontroller in QEMU: rows of docs/spec/10 §14 that are marked `+D`, against the same core in a
+//! device's buffers.
+#![allow(clippy::large_futures)] // a test has few of them
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use choria_protocol::subjects;
+use choria_tests::device::{Device, DeviceTls, HOST, Personality};
+use choria_tests::forge::{self, Key};
+use choria_tests::request::{self, Caller};
+use choria_tests::{Liar, Shot, Stage, free_port, wait_until};
+use serde_json::json;
+
+const IDENTITY: &str = "dd.example.net";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A device that is a member, and a caller who hears all replies.
+struct Range {
+    stage: Arc<Stage>,
+    device: Device,
+    connection: Liar,
+    _folder: tempfile::TempDir,
+}
+
+impl Range {
+    async fn new(more: &[&str]) -> Result<Range> {
+        let folder = tempfile::tempdir()?;
+        let (tls, port) = (DeviceTls::new(folder.path())?, free_port()?);
+        let stage = Arc::new(Stage::with_broker_settings(&tls.listener(port))?);
+        stage.provisioner()?;
+        let personality = Personality {
+            provisioning_jwt: stage.provisioning_token()?,
+            issuer: stage.org.public(),
+            ca: tls.ca.clone(),
+            broker: format!("nats://{HOST}:{port}"),
+            identity: IDENTITY.to_owned(),
+        };
+        let mut device = Device::with(&folder.path().join("device"), &personality, more)?;
+        device.start()?;
+        device.said("member=true")?;
+        device.said_times("connected", 2)?;
+        let everything = json!({"permissions": {"org_admin": true, "fleet_management": true}});
+        let carrier = stage.caller_with("up=carrier", everything)?;
+        let mut connection = stage.connected(&carrier, Ipv4Addr::new(127, 7, 9, 9)).await?;
+        ensure!(connection.subscribe("choria.>").await?.is_none(), "the carrier may not listen");
+        Ok(Range { stage, device, connection, _folder: folder })
+    }
+
+    async fn send(&mut self, shot: &Shot) -> Result<()> {
+        let subject = subjects::node("choria", IDENTITY);
+        let refused = self.connection.publish(&subject, &shot.to_bytes()?).await?;
+        ensure!(refused.is_none(), "the broker refused it: {refused:?}");
+        Ok(())
+    }
+
+    /// The answer to this; `None` when there is none before that to a good request behind it.
+    async fn answer(&mut self, shot: &Shot) -> Result<Option<choria_protocol::rpc::RpcReply>> {
+        self.send(shot).await?;
+        let good = Shot::of(&self.stage.caller("up=good")?, |_| {})?;
+        self.send(&good).await?;
+        let mut answer = None;
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            let message = self.connection.message(left).await?;
+            let message =
+                message.with_context(|| format!("it answers no more:\n{}", self.device.console()))?;
+            if message.subject == good.reply {
+                return Ok(answer);
+            }
+            if message.subject == shot.reply {
+                ensure!(answer.is_none(), "it answered twice");
+                answer = Some(request::read_reply(&message.payload)?);
+            }
+        }
+    }
+
+    /// Not a word to anybody, one line with the reason on its console, and the next request is served.
+    async fn drops(&mut self, shot: &Shot, reason: &str) -> Result<()> {
+        let line = format!("request dropped reason={reason} ");
+        let before = self.device.console().matches(&line).count();
+        ensure!(self.answer(shot).await?.is_none(), "it answered what it should drop for {reason}");
+        wait_until(reason, PATIENCE, || self.device.console().matches(&line).count() == before + 1)
+            .with_context(|| self.device.console())
+    }
+}
+
+/// Somebody whose requests need a signer's, and that signer.
+fn delegation(stage: &Stage) -> Result<(Caller, Caller)> {
+    let alice = stage.caller_with("up=alice", json!({"permissions": {"signed_fleet_management": true}}))?;
+    let signer = json!({"permissions": {"authentication_delegator": true}, "agents": null});
+    Ok((alice, stage.caller_with("aaa_signer", signer)?))
+}
+
+#[tokio::test]
+async fn what_a_device_drops_and_what_it_serves() -> Result<()> {
+    let mut range = Range::new(&[]).await?;
+    let stage = Arc::clone(&range.stage);
+    let alice = stage.caller("up=alice")?;
+    for (from, to) in [(r#""ttl":60"#, r#""ttl":61"#), (r#""agent":"rpcutil""#, r#""agent":"rpcutik""#)] {
+        let shot = Shot::of(&alice, |_| {})?;
+        let text = String::from_utf8(shot.document.clone())?.replace(from, to);
+        range.drops(&shot.with(|shot| shot.document = text.into_bytes()), "sig_bad").await?;
+    }
+    choria_rows::row(217, "the document changed after signing, on the emulated device", "silence, sig_bad");
+
+    let shot = Shot::of(&alice, |_| {})?;
+    ensure!(range.answer(&shot).await?.is_some_and(|reply| reply.statuscode.is_ok()), "no answer");
+    range.drops(&shot, "replayed").await?;
+    choria_rows::row(
+        226,
+        "the same request again, on the emulated device",
+        "answered once; silence, replayed",
+    );
+
+    range.drops(&Shot::of(&alice, |request| request.time -= 3600 * 1_000_000_000)?, "ttl_expired").await?;
+
+    let (delegating, signer) = delegation(&stage)?;
+    range.drops(&Shot::of(&delegating, |_| {})?, "delegation_missing").await?;
+    let answer = range.answer(&Shot::of(&delegating, |_| {})?.delegated(&signer)).await?;
+    ensure!(answer.is_some_and(|reply| reply.statuscode.is_ok()), "a delegated request is not served");
+    range.drops(&Shot::of(&delegating, |_| {})?.delegated(&alice), "delegator_refused").await?;
+    choria_rows::row(
+        218,
+        "a caller who needs a signer: without one, with one, with somebody else; on the emulated device",
+        "delegation_missing; served; delegator_refused",
+    );
+
+    let stranger = Key::generate()?;
+    let forged =
+        Caller::new("up=eve", &stranger, forge::token(&forge::client("up=eve", &stranger)?, &stranger));
+    range.drops(&Shot::of(&forged, |_| {})?, "sig_bad").await?;
+
+    // deep JSON where nobody looks: a recursive reader would run out of stack
+    let deep = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
+    let shot = Shot::edited(&alice, |text| text.replacen('{', &format!("{{\"ignored\":{deep},"), 1))?;
+    ensure!(range.answer(&shot).await?.is_none(), "2000 brackets were taken");
+    ensure!(range.device.is_running(), "it is gone: {}", range.device.console());
+    choria_rows::row(
+        313,
+        "2,000 brackets in a field that nobody reads",
+        "dropped, the next request is served",
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t_305_a_device_that_trusts_the_signer_with_policies() -> Result<()> {
+    let mut range = Range::new(&["--trust-signer"]).await?;
+    let stage = Arc::clone(&range.stage);
+    let policy = "package io.choria.aaasvc\ndefault allow = true\n";
+    let (_, signer) = delegation(&stage)?;
+    let claims = json!({
+        "permissions": {"signed_fleet_management": true}, "agents": null, "opa_policy": policy,
+    });
+    let alice = stage.caller_with("up=alice", claims)?;
+    let allowed = range.answer(&Shot::of(&alice, |_| {})?.delegated(&signer)).await?;
+    ensure!(allowed.is_some_and(|reply| reply.statuscode.is_ok()), "the signer's word does not count");
+    range.drops(&Shot::of(&alice, |_| {})?, "delegation_missing").await?;
+    // one who may sign for itself has asked nobody
+    let own = stage.caller_with("up=own", json!({"agents": null, "opa_policy": policy}))?;
+    let denied = range.answer(&Shot::of(&own, |_| {})?).await?.context("no answer")?;
+    ensure!(!denied.statuscode.is_ok() && denied.statusmsg.contains("not authorized"), "{denied:?}");
+    let plain = stage.caller("up=plain")?;
+    range.drops(&Shot::of(&alice, |_| {})?.delegated(&plain), "delegator_refused").await?;
+    choria_rows::row(
+        305,
+        "trust-signer: a delegator's signature; none; the caller's own; one without the flag",
+        "served; delegation_missing; not authorized; delegator_refused",
+    );
+    Ok(())
+}
