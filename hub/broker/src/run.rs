@@ -8,13 +8,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use choria_host::settings::{Settings, Warning};
 use choria_host::tls::{self, TlsError};
+use choria_token::PublicKey;
 use nats_engine::{CloseReason, Engine, EngineConfig, EngineError, Pages};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::accounts::accounts;
-use crate::admission::{ACCOUNT_SYSTEM, trusted_by};
+use crate::admission::ACCOUNT_SYSTEM;
 use crate::config::{BrokerConfig, ConfigError, Constrained, TlsFiles};
-use crate::doorkeeper::Doorkeeper;
+use crate::doorkeeper::{Doorkeeper, Vouched};
 use crate::reread::{need_a_restart, place_of};
 use crate::stats::{self, Metrics};
 
@@ -174,27 +175,35 @@ impl Broker {
             None => None,
         };
         announce(&new);
-        self.doorkeeper.replace(policy);
+        let keys_of = |config: &BrokerConfig| -> Vec<(String, PublicKey)> {
+            let keys = |(org, keys): (&String, &Vec<PublicKey>)| {
+                keys.iter().map(|key| (org.clone(), *key)).collect::<Vec<_>>()
+            };
+            config.issuers.iter().flat_map(keys).collect()
+        };
+        let trusted = keys_of(&new);
+        let gone: Vec<_> = keys_of(&old).into_iter().filter(|key| !trusted.contains(key)).collect();
+        let vouched = |keys: &[(String, PublicKey)]| -> Vec<Vouched> {
+            keys.iter().map(|(org, key)| Vouched::by(org, key)).collect()
+        };
+        self.doorkeeper.replace(policy, &vouched(&gone), &vouched(&trusted));
         if let (Some((_, current)), Some(fresh)) = (&self.constrained, for_devices) {
             current.store(fresh);
         }
         if let (Some(current), Some(certificate)) = (&self.tls, certificate) {
             current.store(certificate);
         }
-        for (org, keys) in &old.issuers {
-            let now = new.issuers.get(org).map(Vec::as_slice).unwrap_or_default();
-            for key in keys.iter().filter(|key| !now.contains(key)) {
-                let (organization, trusted) = (format!("ou:{org}"), trusted_by(key));
-                let closed = self.engine.close_where(CloseReason::CredentialsRevoked, |connection| {
-                    connection.tags.contains(&organization) && connection.tags.contains(&trusted)
-                });
-                tracing::warn!(
-                    component = "network",
-                    closed,
-                    "The issuer {} of {org} was removed, sessions that rest on it are closed",
-                    key.to_hex()
-                );
-            }
+        for (org, key) in &gone {
+            let rest_on_it = Vouched::by(org, key);
+            let closed = self.engine.close_where(CloseReason::CredentialsRevoked, |connection| {
+                rest_on_it.are_in(&connection.tags)
+            });
+            tracing::warn!(
+                component = "network",
+                closed,
+                "The issuer {} of {org} was removed, sessions that rest on it are closed",
+                key.to_hex()
+            );
         }
         self.config.store(Arc::new(new));
         tracing::info!("Settings were read again");

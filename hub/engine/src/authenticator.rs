@@ -25,6 +25,12 @@ pub trait Authenticator: Send + Sync + 'static {
     /// # Errors
     /// A [`Denial`] closes the connection; the peer never learns its reason.
     fn authenticate(&self, candidate: &Candidate<'_>) -> Result<Admission, Denial>;
+
+    /// Whether a connection with these [`Admission::tags`] would still be let in. Asked once for each, as soon as
+    /// [`crate::Engine::close_where`] can find it: what is revoked while a connection is judged would pass it by otherwise.
+    fn still_admits(&self, _tags: &[String]) -> bool {
+        true
+    }
 }
 
 /// A connection that asks to be let in.

@@ -58,6 +58,9 @@ pub(crate) async fn serve(
     let client = Arc::clone(&opened.client);
     let (session, rest) = Session::new(Arc::clone(&shared), opened);
     shared.connected(&client);
+    if !shared.authenticator.still_admits(&client.tags) {
+        client.close(CloseReason::CredentialsRevoked);
+    }
     let reason = session.run(rest).await;
     shared.disconnected(&client, reason);
 }

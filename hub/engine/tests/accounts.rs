@@ -14,6 +14,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nats_engine::{AccountConfig, Engine, EngineError, Headers, Import, Open, Publisher};
@@ -222,5 +223,38 @@ async fn monitoring_over_http() {
     assert!(get("/varz?callback=%3Cscript%3E").await.0.starts_with("HTTP/1.1 400"));
     assert!(get("/debug/pprof").await.0.starts_with("HTTP/1.1 404"));
     drop(raw);
+    engine.shutdown().await;
+}
+
+/// Lets everybody in, and then no longer.
+#[derive(Debug)]
+struct ChangesItsMind;
+
+impl nats_engine::Authenticator for ChangesItsMind {
+    fn authenticate(
+        &self,
+        candidate: &nats_engine::Candidate<'_>,
+    ) -> Result<nats_engine::Admission, nats_engine::Denial> {
+        let tags = vec![candidate.connect.user.clone()];
+        Ok(nats_engine::Admission { account: "main".into(), tags, ..nats_engine::Admission::default() })
+    }
+
+    fn still_admits(&self, tags: &[String]) -> bool {
+        tags != ["main/gone"]
+    }
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_a_connection_is_judged_ends_it() {
+    let engine =
+        nats_engine::Engine::new(config(), vec![AccountConfig::named("main")], Arc::new(ChangesItsMind))
+            .unwrap();
+    let address = engine.listen("127.0.0.1:0".parse().unwrap(), None).await.unwrap().local_addr();
+    let mut stays = Raw::user(address, "main/stays", "").await;
+    let mut gone = Raw::open(address).await;
+    gone.send(&connect_line("main/gone", "")).await;
+    assert_eq!(gone.rest().await, "-ERR 'Authorization Violation'\r\n");
+    assert!(stays.sync().await.is_empty());
+    assert_eq!(engine.connections().len(), 1);
     engine.shutdown().await;
 }
