@@ -84,9 +84,7 @@ async fn perform<S: Store>(
             around.announce = true;
             Ok(Outcome::Done)
         }
-        Effect::MakeCsr(_) => {
-            Err("no certificate requests: protocol version 2 only")
-        }
+        Effect::MakeCsr(_) => Err("no certificate requests: protocol version 2 only"),
         Effect::Update { .. } => Err("this device cannot replace its own program"),
     }
 }
@@ -119,4 +117,167 @@ async fn configure<S: Store>(
     store.set(Key::Config, around.config.get(..len).unwrap_or_default()).await.map_err(failed)?;
     store.set(Key::Committed, COMMITTED).await.map_err(failed)?;
     Ok(Outcome::Lines(lines))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use agent_core::provision::Seed;
+    use agent_core::rpc::ReplyWriter;
+    use std::collections::BTreeMap;
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    /// Storage that fails after so many changes.
+    #[derive(Default)]
+    struct Memory {
+        values: BTreeMap<u8, Vec<u8>>,
+        left: Option<usize>,
+    }
+
+    impl Memory {
+        fn change(&mut self) -> Result<(), StoreFailed> {
+            match &mut self.left {
+                Some(0) => Err(StoreFailed::Write),
+                Some(left) => {
+                    *left -= 1;
+                    Ok(())
+                }
+                None => Ok(()),
+            }
+        }
+
+        fn has(&self, key: Key) -> bool {
+            self.values.contains_key(&(key as u8))
+        }
+    }
+
+    impl Store for Memory {
+        async fn get<'b>(&mut self, key: Key, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>, StoreFailed> {
+            let Some(value) = self.values.get(&(key as u8)) else { return Ok(None) };
+            let place = buffer.get_mut(..value.len()).ok_or(StoreFailed::TooLarge)?;
+            place.copy_from_slice(value);
+            Ok(Some(place))
+        }
+
+        async fn set(&mut self, key: Key, value: &[u8]) -> Result<(), StoreFailed> {
+            self.change()?;
+            self.values.insert(key as u8, value.to_vec());
+            Ok(())
+        }
+
+        async fn erase(&mut self, key: Key) -> Result<(), StoreFailed> {
+            self.change()?;
+            self.values.remove(&(key as u8));
+            Ok(())
+        }
+    }
+
+    const IMAGE: Image<'static> = Image {
+        provisioning_jwt: "a.b.c",
+        issuers: &[],
+        pins: &[],
+        server_name: None,
+        urls: &[],
+        identity: "d1.example.net",
+        built: 0,
+        trust_signer_for_policies: false,
+        require_clock: true,
+    };
+
+    /// One call of the agent: whether it was served, and what it said.
+    fn call(
+        store: &mut Memory,
+        machine: &mut Provision,
+        action: &str,
+        data: &str,
+        random: bool,
+    ) -> (bool, String) {
+        let call = Call {
+            agent: "choria_provision",
+            action,
+            data: data.as_bytes(),
+            caller: "provisioner",
+            request_id: "1",
+            sender: "p.example.net",
+            collective: "provisioning",
+            ttl_seconds: 60,
+            time_nanos: 1,
+            caller_token: "",
+            signer_token: "",
+        };
+        let (mut room, mut reply, mut scratch) = ([0; 1024], [0; 1024], [0; 4096]);
+        let mut out = ReplyWriter::new(&mut reply);
+        let mut around = Surroundings {
+            store,
+            image: &IMAGE,
+            token: "s3cret",
+            active: true,
+            config: &mut room,
+            announce: false,
+        };
+        let moment = Moment { now_ms: 1, key_material: random.then_some([7; 32]), random: 0 };
+        let work = handle(machine, &mut around, &call, &moment, &mut out, &mut scratch);
+        let status = embassy_futures::block_on(work);
+        let finished = out.finish(status);
+        let data = String::from_utf8_lossy(finished.data).into_owned();
+        (finished.code.number() == 0, format!("{} {data}", finished.text))
+    }
+
+    const CONFIGURE: &str =
+        r#"{"token":"s3cret","server_jwt":"x.y.z","config":"{\"identity\":\"d1.example.net\"}"}"#;
+
+    #[test]
+    fn a_set_counts_only_when_all_of_it_is_stored() {
+        for left in 0..8 {
+            let mut store = Memory { left: Some(left), ..Memory::default() };
+            let mut machine = Provision::new(true);
+            let nonce = r#"{"token":"s3cret","nonce":"abcdefgh"}"#;
+            call(&mut store, &mut machine, "gen25519", nonce, true);
+            let (served, _) = call(&mut store, &mut machine, "configure", CONFIGURE, true);
+            let whole = [Key::Seed, Key::ServerToken, Key::Config].into_iter().all(|key| store.has(key));
+            assert!(!store.has(Key::Committed) || whole, "after {left} changes: a marker without the rest");
+            assert_eq!(served, store.has(Key::Committed), "after {left} changes");
+        }
+    }
+
+    #[test]
+    fn a_new_key_takes_the_old_token_away() {
+        let (mut store, mut machine) = (Memory::default(), Provision::new(true));
+        store.values.insert(Key::ServerToken as u8, b"old".to_vec());
+        store.values.insert(Key::Committed as u8, b"1".to_vec());
+        let mut out = [0; 64];
+        let mut around = Surroundings {
+            store: &mut store,
+            image: &IMAGE,
+            token: "s3cret",
+            active: true,
+            config: &mut [0; 64],
+            announce: false,
+        };
+        let mut writer = ReplyWriter::new(&mut out);
+        for effect in [Effect::EraseToken, Effect::StoreSeed(Seed([1; 32]))] {
+            embassy_futures::block_on(perform(&effect, &mut around, &mut writer)).unwrap();
+        }
+        assert!(!store.has(Key::ServerToken) && !store.has(Key::Committed) && store.has(Key::Seed));
+        // T-308: without entropy there is no key
+        let (served, said) =
+            call(&mut store, &mut machine, "gen25519", r#"{"token":"s3cret","nonce":"abcdefgh"}"#, false);
+        assert!(!served && said.contains("No secure random numbers"), "{said}");
+    }
+
+    /// T-298
+    #[test]
+    fn a_private_key_is_refused_and_nothing_is_stored() {
+        let (mut store, mut machine) = (Memory::default(), Provision::new(true));
+        let with_key = CONFIGURE.replacen('{', r#"{"key":"-----BEGIN","ecdh_public":"00","#, 1);
+        let (served, said) = call(&mut store, &mut machine, "configure", &with_key, true);
+        assert!(!served && said.contains("private keys are not accepted by this device"), "{said}");
+        assert!(store.values.is_empty());
+        let policies =
+            CONFIGURE.replacen('{', r#"{"action_policies":{"x.policy":"policy default allow"},"#, 1);
+        let (served, said) = call(&mut store, &mut machine, "configure", &policies, true);
+        assert!(served && said.contains("1 policies are ignored"), "{said}");
+    }
 }

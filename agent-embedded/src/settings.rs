@@ -140,3 +140,60 @@ impl Membership {
 fn string<const N: usize>(text: &str) -> Option<String<N>> {
     String::try_from(text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::String as Text;
+    use std::vec::Vec as List;
+
+    fn pack_into(json: &str, issuers: &[[u8; 32]], room: usize) -> Result<(Text, u32, u32), Unfit> {
+        let mut out = std::vec![0; room];
+        let object = Object::parse(json.as_bytes()).map_err(|_| Unfit::Unreadable)?;
+        let (length, lines, left_out) = pack(&object, issuers, &mut out)?;
+        Ok((Text::from_utf8(out[..length].to_vec()).map_err(|_| Unfit::Unreadable)?, lines, left_out))
+    }
+
+    #[test]
+    fn what_a_device_uses_is_kept_and_the_rest_is_counted() {
+        let json = r#"{"identity":"d1.example.net","collectives":"choria, fleet","main_collective":"fleet",
+            "plugin.choria.middleware_hosts":"nats://192.0.2.1:4222","plugin.security.choria.token_file":"/x",
+            "plugin.yaml":"/facts","loglevel":"in\u0066o"}"#;
+        let (text, lines, left_out) = pack_into(json, &[], 1024).unwrap();
+        assert_eq!((lines, left_out), (5, 2));
+        assert!(text.contains("loglevel = info\n") && !text.contains("token_file"));
+        let member = Membership::read(&text, "other");
+        assert_eq!(member.identity, "d1.example.net");
+        let collectives: List<&str> = member.collectives.iter().map(String::as_str).collect();
+        assert_eq!(collectives, ["fleet", "choria"], "the main one first, none twice");
+        assert_eq!((member.brokers.len(), member.sign_replies), (1, true));
+        let nothing = Membership::read("", "image.example.net");
+        assert_eq!((nothing.identity.as_str(), nothing.collectives.len()), ("image.example.net", 1));
+    }
+
+    /// T-299: nothing is cut off; what does not fit is refused.
+    #[test]
+    fn a_configuration_is_taken_whole_or_not_at_all() {
+        let many: List<Text> =
+            (0..200).map(|n| format!(r#""plugin.unknown.{n}":"{}""#, "x".repeat(80))).collect();
+        let json = format!(r#"{{"identity":"d1.example.net",{}}}"#, many.join(","));
+        let (text, lines, left_out) = pack_into(&json, &[], 256).unwrap();
+        assert_eq!((text.as_str(), lines, left_out), ("identity = d1.example.net\n", 1, 200));
+        assert_eq!(pack_into(&json, &[], 20).unwrap_err(), Unfit::TooLarge);
+        let long = format!(r#"{{"identity":"{}"}}"#, "x".repeat(300));
+        assert_eq!(pack_into(&long, &[], 1024).unwrap_err(), Unfit::TooLarge);
+        assert_eq!(pack_into(r#"{"identity":7}"#, &[], 1024).unwrap_err(), Unfit::Unreadable);
+        assert_eq!(pack_into("{\"identity\":\"a\\nb = c\"}", &[], 1024).unwrap_err(), Unfit::Unreadable);
+    }
+
+    /// Decision D14: the image's issuer wins.
+    #[test]
+    fn another_issuer_is_refused() {
+        let of = |byte: &str| format!(r#"{{"plugin.security.issuer.choria.public":"{}"}}"#, byte.repeat(32));
+        assert!(pack_into(&of("2a"), &[[0x2a; 32]], 256).is_ok());
+        assert_eq!(pack_into(&of("2b"), &[[0x2a; 32]], 256).unwrap_err(), Unfit::OtherIssuer);
+        assert_eq!(pack_into(&of("zz"), &[[0x2a; 32]], 256).unwrap_err(), Unfit::OtherIssuer);
+        assert!(pack_into(&of("2b"), &[], 256).is_ok(), "an image without a key takes what it is given");
+    }
+}
