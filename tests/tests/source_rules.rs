@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The files with an `unsafe` block or attribute, each justified where it stands.
-const UNSAFE: [&str; 0] = [];
+const UNSAFE: [&str; 1] = ["agent-embedded/boards/qemu-lm3s/src/machine.rs"];
 
 /// The files outside hub/token and agent-core that hand bytes to a key.
 const SIGNERS: [&str; 5] = [
