@@ -35,6 +35,8 @@ struct Inner {
     key_of: HashMap<String, String>,
     name_of: HashMap<String, String>,
     file: Option<File>,
+    /// The file ends in the middle of a line: what comes next must not be read as its rest.
+    torn: bool,
 }
 
 /// The record, shared by all workers; in memory, and in an append-only file of JSON lines when configured.
@@ -48,7 +50,7 @@ impl std::fmt::Debug for Enrolled {
 }
 
 impl Enrolled {
-    /// Reads what is there and appends from now on. A line cut off by a crash is skipped.
+    /// Reads what is there and appends from now on. A line cut off by a crash is skipped, with a warning.
     pub fn open(path: &Path) -> Result<Enrolled, EnrolledError> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let failed = |source| EnrolledError { path: path.to_path_buf(), source };
@@ -57,14 +59,12 @@ impl Enrolled {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
             Ok(file) => {
-                for line in BufReader::new(file).lines() {
-                    let line = line.map_err(failed)?;
-                    if line.len() > MAX_LINE {
-                        continue;
-                    }
-                    if let Ok(line) = serde_json::from_str::<Line>(&line) {
-                        inner.remember(line.identity, line.key);
-                    }
+                let skipped = inner.read(BufReader::new(file)).map_err(failed)?;
+                if skipped > 0 {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "{skipped} lines of the record of enrolled keys cannot be read and are passed over"
+                    );
                 }
             }
         }
@@ -87,11 +87,16 @@ impl Enrolled {
     pub fn record(&self, identity: &str, key: &str, now_unix: i64) -> Result<(), std::io::Error> {
         let mut inner = self.inner();
         inner.remember(identity.to_string(), key.to_string());
+        let torn = inner.torn;
         let Some(file) = &mut inner.file else { return Ok(()) };
-        let mut line =
-            serde_json::to_vec(&Line { identity: identity.to_string(), key: key.to_string(), at: now_unix })?;
+        let mut line = if torn { vec![b'\n'] } else { Vec::new() };
+        let record = Line { identity: identity.to_string(), key: key.to_string(), at: now_unix };
+        serde_json::to_writer(&mut line, &record)?;
         line.push(b'\n');
-        file.write_all(&line)
+        let written = file.write_all(&line);
+        // a full disk takes a part of it
+        inner.torn = written.is_err();
+        written
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -101,6 +106,22 @@ impl Enrolled {
 }
 
 impl Inner {
+    /// Takes over the lines of a file; how many of them are none.
+    fn read(&mut self, mut file: impl BufRead) -> Result<usize, std::io::Error> {
+        let mut skipped = 0;
+        let mut line = Vec::new();
+        while file.read_until(b'\n', &mut line)? > 0 {
+            self.torn = line.last() != Some(&b'\n');
+            match serde_json::from_slice::<Line>(&line) {
+                Ok(known) if line.len() <= MAX_LINE => self.remember(known.identity, known.key),
+                _ if line.trim_ascii().is_empty() => {}
+                _ => skipped += 1,
+            }
+            line.clear();
+        }
+        Ok(skipped)
+    }
+
     fn remember(&mut self, identity: String, key: String) {
         if self.key_of.len() >= MAX_NAMES && !self.key_of.contains_key(&identity) {
             return;
@@ -135,5 +156,24 @@ mod tests {
         assert_eq!(enrolled.other_name_of("n1", "aa"), None);
         enrolled.record("n1", "bb", 2).unwrap();
         assert_eq!(enrolled.other_name_of("n2", "aa"), None, "a replaced key is free again");
+        drop(enrolled);
+        let enrolled = Enrolled::open(&path).unwrap();
+        assert!(enrolled.known("n1", "aa"), "what was recorded behind a line that was cut off is not lost");
+        assert_eq!(enrolled.other_name_of("n2", "bb").as_deref(), Some("n1"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_record_are_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("enrolled.json");
+        let good = br#"{"identity":"n1","key":"aa","at":1}"#;
+        let long = [b"{\"identity\":\"".as_slice(), &[b'x'; 2000], b"\",\"key\":\"bb\",\"at\":1}"].concat();
+        std::fs::write(&path, [b"\xff\xfe\0\n", long.as_slice(), b"\n\n", good].concat()).unwrap();
+        let enrolled = Enrolled::open(&path).unwrap();
+        assert!(enrolled.known("n1", "bb"), "the last line is whole but for its end");
+        assert_eq!(enrolled.other_name_of("n2", "bb"), None);
+        enrolled.record("n2", "cc", 2).unwrap();
+        let enrolled = Enrolled::open(&path).unwrap();
+        assert!(enrolled.known("n1", "bb") && enrolled.known("n2", "bb"));
     }
 }
