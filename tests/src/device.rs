@@ -10,7 +10,7 @@ use choria_host::private_file::write_private;
 use crate::process::{Running, binary, wait_until};
 
 /// Longest wait for a device to get somewhere.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How a device in QEMU reaches this machine's loopback address.
 pub const HOST: &str = "10.0.2.2";
 

@@ -15,7 +15,7 @@ use choria_tests::{Liar, Shot, Stage, free_port, wait_until};
 use serde_json::json;
 
 const IDENTITY: &str = "dd.example.net";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A device that is a member, and a caller who hears all replies.
 struct Range {

@@ -13,7 +13,7 @@ use choria_tests::{Network, Operator, Stage, free_port, wait_until};
 use serde_json::json;
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// Steps in which an enrolment changes the storage of a device.
 const STEPS: u32 = 12;
 
