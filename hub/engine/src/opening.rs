@@ -297,14 +297,7 @@ async fn admit(
         }
         let expires_in = match admission.expires_unix {
             None => None,
-            Some(at) => {
-                let left = i128::from(at) * 1_000_000_000 - i128::from(clock::now_nanos());
-                let left = u64::try_from(left)
-                    .ok()
-                    .filter(|left| *left > 0)
-                    .ok_or_else(|| Denial::new("token_expired", "the credentials have expired"))?;
-                Some(Duration::from_nanos(left))
-            }
+            Some(at) => time_left(at, clock::now_nanos())?,
         };
         Ok((admission, account, expires_in))
     });
@@ -357,6 +350,16 @@ async fn admit(
         expires_in,
         rest,
     })
+}
+
+/// Until `at_unix` seconds, from `now` nanoseconds since 1970. `None`: longer than a timer runs, as with a token good until
+/// the year 9999.
+fn time_left(at_unix: i64, now: i64) -> Result<Option<Duration>, Denial> {
+    let left = i128::from(at_unix) * 1_000_000_000 - i128::from(now);
+    if left <= 0 {
+        return Err(Denial::new("token_expired", "the credentials have expired"));
+    }
+    Ok(u64::try_from(left).ok().map(Duration::from_nanos))
 }
 
 /// What no credentials can make good.
@@ -435,5 +438,23 @@ impl Shared {
         self.log_denial(Some(remote), denial.reason, &denial.detail, &options.name);
         self.counters.denied.fetch_add(1, Ordering::Relaxed);
         self.auth_error_event(remote, options, denial.reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_may_outlive_every_timer() {
+        let now = 1_800_000_000_000_000_000;
+        let left = |at| time_left(at, now).map_err(|denial| denial.reason);
+        assert_eq!(left(1_800_000_002), Ok(Some(Duration::from_secs(2))));
+        for over in [1_800_000_000, 0, -1, i64::MIN] {
+            assert_eq!(left(over), Err("token_expired"));
+        }
+        for far in [253_402_300_799, i64::MAX] {
+            assert_eq!(left(far), Ok(None));
+        }
     }
 }
