@@ -75,3 +75,31 @@ async fn t_127_t_131_names_that_somebody_else_has() -> Result<()> {
     ensure!(asked.last().is_some_and(|asked| asked.call.action == "restart"), "{asked:?}");
     row.end().await
 }
+
+/// What a waiting node may publish reaches the provisioner and everybody who watches the fleet. Bytes that their client
+/// library cannot take (it closes the connection, or panics) must not: `docs/spec/10` E8.
+#[tokio::test]
+async fn a_candidate_cannot_end_who_listens_to_it() -> Result<()> {
+    let stage = Stage::hub()?;
+    let mut attacker = stage.dial(Ipv4Addr::new(127, 7, 108, 1)).await?;
+    let hello = attacker.hello("n6.example.net", &stage.provisioning_token()?, None);
+    attacker.connect(&hello).await?;
+    attacker.is_admitted().await?;
+    let subject = "choria.lifecycle.event.startup.provision_mode_server";
+    for block in ["NATS/1.0\r\nA: b\rc\r\n\r\n", "no header\r\n\r\n"] {
+        let size = block.len();
+        attacker.say(&format!("HPUB {subject} {size} {size}\r\n{block}\r\nPING\r\n")).await?;
+        let answer = attacker.settled().await?;
+        ensure!(answer.as_ref().is_some_and(|error| error.contains("Malformed Headers")), "{answer:?}");
+    }
+    attacker.say("PUB choria.lifecycle.event.a\rb.provision_mode_server 1\r\nx\r\nPING\r\n").await?;
+    let answer = attacker.settled().await?;
+    ensure!(answer.as_ref().is_some_and(|error| error.contains("Permissions Violation")), "{answer:?}");
+
+    let mut honest = candidate(&stage, "n5.example.net", [108, 2]).await?;
+    let asked = honest.enrol(Duration::from_secs(20)).await?;
+    ensure!(asked.last().is_some_and(|asked| asked.call.action == "restart"), "{asked:?}");
+    let log = stage.log("broker");
+    ensure!(!log.contains("panicked") && !log.contains("disconnected from the broker"), "{log}");
+    Ok(())
+}
