@@ -43,11 +43,50 @@ fn t_285_t_289_tokens_that_end_and_secrets_on_the_command_line() -> Result<()> {
         ensure!(told.stderr.contains("list of processes"), "{told:?}");
         ensure!(!told.stderr.contains("canary") && !told.stdout.contains("canary"), "{told:?}");
     }
+    let seed = stage.path("org.seed");
+    write_private(&seed, stage.org.seed().as_bytes())?;
+    let (seed, token) = (seed.display().to_string(), stage.path("made.jwt").display().to_string());
+    for more in [&[][..], &["--debug"]] {
+        let secret = ["--token", "canary-of-the-command-line", "--urls", "nats://localhost:4222"];
+        let told = fine.run(&[&["jwt", "provisioning", &token, &seed], &secret[..], more].concat())?;
+        ensure!(told.code == 0 && told.stderr.contains("list of processes"), "{told:?}");
+        ensure!(!told.stderr.contains("canary") && !told.stdout.contains("canary"), "{told:?}");
+    }
     choria_rows::row(
         285,
-        "req choria_provision restart token=…, also with --debug and --json",
+        "req choria_provision restart token=…, also with --debug and --json; jwt provisioning --token …, also with --debug",
         "a warning that names the ways out; the value is printed nowhere",
     );
+    Ok(())
+}
+
+/// The broker has subjects that no token may add; whoever issues such a token hears it before it is refused.
+#[test]
+fn subjects_of_the_brokers_own_are_named_when_a_token_is_issued() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (org, holder) = (Key::generate()?, Key::generate()?.public());
+    write_private(&folder.path().join("org.seed"), org.seed().as_bytes())?;
+    let issue = |words: &[&str]| -> Result<String> {
+        let mut command = Command::new(binary("choria"));
+        command.env_clear().env("HOME", folder.path()).arg("jwt").args(words);
+        let made = command.output()?;
+        ensure!(made.status.success(), "{made:?}");
+        Ok(String::from_utf8_lossy(&made.stderr).into_owned())
+    };
+    let (token, seed) = (path("token.jwt"), path("org.seed"));
+    let client = ["client", &token, "up=alice", &seed, "--public-key", &holder, "--agents", "*"];
+    let server = ["server", &token, "n1.example.net", &holder, &seed];
+    for (words, option, subject, warned) in [
+        (&client[..], "--subscribe", "$SYS.>", true),
+        (&client[..], "--publish", ">", true),
+        (&client[..], "--publish", "site.>", false),
+        (&server[..], "--subjects", "$JS.API.STREAM.DELETE.X", true),
+        (&server[..], "--subjects", "site.events", false),
+    ] {
+        let told = issue(&[words, &[option, subject]].concat())?;
+        ensure!(told.contains("broker refuses tokens") == warned, "{option} {subject}: {told}");
+    }
     Ok(())
 }
 

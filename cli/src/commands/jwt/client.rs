@@ -171,6 +171,7 @@ fn warn(options: &Options, claims: &ClientClaims) {
             "warning: a request signer may refuse a token this long-lived: add --service, or shorten --validity\n",
         );
     }
+    super::warn_of_reserved(claims.pub_subjects.iter().chain(&claims.sub_subjects));
     let manages = permissions.fleet_management && !permissions.provisioner;
     if manages && claims.agents.is_empty() && claims.opa_policy.is_empty() {
         output::note(

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use choria_host::{clock, private_file};
-use choria_token::{PublicKey, SigningKey};
+use choria_token::{PublicKey, SigningKey, names};
 use clap::{Args, Subcommand};
 
 use crate::failure::{Doing, Failure};
@@ -77,6 +77,15 @@ fn save(path: &Path, token: &str) -> Result<u8, Failure> {
     let name = path.display();
     output::print(&format!("Saved token to {name}, use 'choria jwt view {name}' to view it\n"));
     Ok(0)
+}
+
+/// Says which subject makes our broker refuse the token; another broker may have rules of its own.
+fn warn_of_reserved<'s>(subjects: impl IntoIterator<Item = &'s String>) {
+    if let Some(subject) = subjects.into_iter().find(|subject| names::reserved_subject(subject)) {
+        output::note(&format!(
+            "warning: the broker refuses tokens that add {subject}: it is a subject of the broker's own\n"
+        ));
+    }
 }
 
 fn validity(text: &str) -> Result<Duration, String> {

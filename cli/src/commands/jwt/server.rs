@@ -78,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
         pub_subjects: options.subjects.clone(),
         ..ServerClaims::default()
     };
+    super::warn_of_reserved(&claims.pub_subjects);
     claims.standard.public_key = Some(super::public_key(&options.public_key)?.to_hex());
     let key = super::signing_key(&options.signing_key)?;
     let token = key
