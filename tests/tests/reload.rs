@@ -57,6 +57,9 @@ async fn a_broker_reads_its_settings_again() -> Result<()> {
         &["the old ones stay", &format!("broker.conf:{}: ", lines + 1)],
     )?;
     broker.with(&good.replace("broker.pem", "missing.pem"), &["the old ones stay", "missing.pem"])?;
+    // without its list of issuers the file would cut everybody off
+    let unlisted = good.replace("plugin.security.issuer.names = choria\n", "");
+    broker.with(&unlisted, &["the old ones stay", "no issuer is left"])?;
     control.is_served().await?;
     // and somebody new is let in by the issuer that stayed
     let caller = stage.caller("up=later")?;

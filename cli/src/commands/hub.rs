@@ -127,8 +127,11 @@ impl Presence for Connected {
 
     fn member_online(&self, identity: &str) -> bool {
         // As whom a broker admitted it, not how it calls itself: a client may take any name, and would keep others out.
-        let admitted =
-            |connection: &ConnectionInfo| connection.account == ACCOUNT_CHORIA && connection.user == identity;
+        let admitted = |connection: &ConnectionInfo| {
+            // a certificate without a token is let in under the name that it gives itself
+            let by_token = connection.tags.iter().any(|tag| tag.starts_with("ou:"));
+            connection.account == ACCOUNT_CHORIA && connection.user == identity && by_token
+        };
         self.0.connections_named(identity).iter().any(admitted)
     }
 }

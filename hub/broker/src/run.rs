@@ -163,6 +163,10 @@ impl Broker {
         if new.client_address != old.client_address {
             return Err(BrokerError::NeedsRestart("the client port or address"));
         }
+        // A file that has lost its `issuer.names` would otherwise cut off the whole fleet.
+        if new.issuers.is_empty() && !old.issuers.is_empty() {
+            return Err(BrokerError::NeedsRestart("plugin.security.issuer.names, where no issuer is left"));
+        }
         if policy.provisioning.is_some() != old.policy()?.provisioning.is_some() {
             return Err(BrokerError::NeedsRestart("plugin.choria.network.provisioning.client_password"));
         }
