@@ -96,7 +96,7 @@ fn delegation(stage: &Stage) -> Result<(Caller, Caller)> {
 }
 
 #[tokio::test]
-async fn what_a_device_drops_and_what_it_serves() -> Result<()> {
+async fn t_217_t_218_t_226_t_313_what_a_device_drops_and_what_it_serves() -> Result<()> {
     let mut range = Range::new(&[]).await?;
     let stage = Arc::clone(&range.stage);
     let alice = stage.caller("up=alice")?;

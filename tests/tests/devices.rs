@@ -130,7 +130,7 @@ fn a_blank_image_becomes_a_member_and_stays_one() -> Result<()> {
 
 /// Whoever is not who the image expects hears nothing: not a token, not a CONNECT.
 #[test]
-fn a_device_talks_to_its_own_broker_only() -> Result<()> {
+fn t_290_t_311_t_317_t_318_t_319_a_device_talks_to_its_own_broker_only() -> Result<()> {
     let site = Site::start()?;
     let before = site.stage.log("broker");
     let other = tempfile::tempdir()?;
@@ -207,7 +207,7 @@ fn a_device_talks_to_its_own_broker_only() -> Result<()> {
 
 /// A broker in the clear, or one that stops being one, gets nothing.
 #[test]
-fn a_broker_without_encryption_hears_nothing() -> Result<()> {
+fn t_291_a_broker_without_encryption_hears_nothing() -> Result<()> {
     let site = Site::start()?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let broker = format!("nats://{HOST}:{}", listener.local_addr()?.port());
@@ -234,7 +234,7 @@ fn a_broker_without_encryption_hears_nothing() -> Result<()> {
 
 /// What does not fit is counted and passed over; the connection lives.
 #[tokio::test]
-async fn a_message_that_is_too_large_and_a_policy_that_is_too_much() -> Result<()> {
+async fn t_304_t_312_a_message_that_is_too_large_and_a_policy_that_is_too_much() -> Result<()> {
     let site = Site::start()?;
     let identity = "d7.example.net";
     let mut device = site.device(identity)?;
@@ -272,7 +272,7 @@ async fn a_message_that_is_too_large_and_a_policy_that_is_too_much() -> Result<(
 
 /// Wherever the power fails, the next start finds a whole member or a blank device, never a mixture.
 #[test]
-fn the_power_fails_at_every_step_of_an_enrolment() -> Result<()> {
+fn t_307_the_power_fails_at_every_step_of_an_enrolment() -> Result<()> {
     let site = Site::start()?;
     let mut devices = Vec::new();
     // erase, seed, erase, token, settings, marker: each write has up to three steps
