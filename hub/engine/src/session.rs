@@ -31,6 +31,8 @@ use crate::subscription::{Sid, Sub};
 
 /// Bytes read from a socket at once; one buffer per thread.
 const READ_BUFFER: usize = 64 * 1024;
+/// The same for a connection with a pace: what it has to wait with is kept, and copied with each message that may go on.
+const PACED_READ: usize = 4 * 1024;
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 4;
 /// Routes that a connection remembers.
@@ -310,7 +312,8 @@ impl Session {
         if scratch.len() < READ_BUFFER {
             scratch = vec![0; READ_BUFFER];
         }
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let most = if self.core.pacer.is_some() { PACED_READ } else { READ_BUFFER };
+        let mut buffer = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
         let result = match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Ok(false),
             Poll::Ready(Err(_)) => Err(CloseReason::ReadError),
