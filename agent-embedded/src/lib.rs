@@ -15,6 +15,8 @@ pub mod agents;
 pub mod board;
 mod brokers;
 mod connection;
+#[cfg(feature = "flash")]
+pub mod flash;
 mod gate;
 mod generator;
 mod image;

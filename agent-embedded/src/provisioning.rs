@@ -120,7 +120,7 @@ async fn configure<S: Store>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use agent_core::provision::Seed;
     use agent_core::rpc::ReplyWriter;
@@ -174,7 +174,7 @@ mod tests {
         }
     }
 
-    const IMAGE: Image<'static> = Image {
+    pub(crate) const IMAGE: Image<'static> = Image {
         provisioning_jwt: "a.b.c",
         issuers: &[],
         pins: &[],
@@ -187,8 +187,8 @@ mod tests {
     };
 
     /// One call of the agent: whether it was served, and what it said.
-    fn call(
-        store: &mut Memory,
+    pub(crate) fn call<S: Store>(
+        store: &mut S,
         machine: &mut Provision,
         action: &str,
         data: &str,
@@ -213,7 +213,8 @@ mod tests {
             store,
             image: &IMAGE,
             token: "s3cret",
-            active: true,
+            // only a member is sent back
+            active: action != "reprovision",
             config: &mut room,
             announce: false,
         };

@@ -191,7 +191,7 @@ fn admit(
 }
 
 /// What the storage holds of a member: its seed and token, and its settings. Without all of it the device is a candidate.
-async fn recall<'t, S: Store>(
+pub(crate) async fn recall<'t, S: Store>(
     store: &mut S,
     image: &Image<'_>,
     token: &'t mut [u8],
