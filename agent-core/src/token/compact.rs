@@ -51,11 +51,12 @@ impl<'t> Compact<'t> {
         if algorithm.text(header) == "EdDSA" { Ok(()) } else { Err(Reject::AlgorithmRefused) }
     }
 
+    /// What is no base64 is malformed whatever its length, as on hosts; what is no 64 bytes is no signature of ours.
     pub(super) fn signature(&self) -> Result<[u8; 64], Reject> {
-        base64url::decode_array(self.signature).map_err(|error| match error {
-            _ if self.signature.len() != base64url::encoded_len(64) => Reject::SignatureBad,
-            EncodingError::NoSpace | EncodingError::Malformed => Reject::Malformed("the signature"),
-        })
+        if base64url::bytes(self.signature).any(|byte| byte.is_err()) {
+            return Err(Reject::Malformed("the signature"));
+        }
+        base64url::decode_array(self.signature).map_err(|_| Reject::SignatureBad)
     }
 }
 
