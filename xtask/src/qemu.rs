@@ -25,12 +25,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     step::run("the hub", &mut step::cargo(&programs))?;
     let mut scenarios = step::cargo(&["test", "--locked", "-p", "choria-tests", "--test", "devices", "--"]);
     scenarios.args(&options.scenario);
-    step::run("devices in QEMU", &mut scenarios)
+    step::run("devices in QEMU", &mut scenarios)?;
+    let mut vectors = step::cargo(&["test", "--locked", "-p", "choria-conformance", "--tests", "--"]);
+    vectors.args(&options.scenario);
+    step::run("vectors and hostile cases in QEMU", &mut vectors)
 }
 
-/// The firmware for QEMU, where the tests look for it.
+/// The firmware for QEMU and the image with the cases' code, where the tests look for them.
 pub(crate) fn build() -> Result<()> {
-    sizes::device_image("boards/qemu-lm3s", "qemu-lm3s").map(drop)
+    sizes::device_image("boards/qemu-lm3s", "qemu-lm3s")?;
+    sizes::device_image("conformance", "agent-core-conformance").map(drop)
 }
 
 /// Format, lints and tests of the device crate on this machine: it is no member of the workspace.
@@ -43,12 +47,13 @@ pub(crate) fn check() -> Result<()> {
         command
     };
     step::run("cargo fmt --check, device crate", &mut cargo(&["fmt", "--check"]))?;
+    let mut images = vec![folder.join("conformance")];
     for board in std::fs::read_dir(folder.join("boards"))? {
-        let board = board?.path();
-        if board.join("Cargo.toml").exists() {
-            let mut format = step::cargo(&["fmt", "--check"]);
-            step::run("cargo fmt --check, board", format.current_dir(&board))?;
-        }
+        images.push(board?.path());
+    }
+    for image in images.iter().filter(|image| image.join("Cargo.toml").exists()) {
+        let mut format = step::cargo(&["fmt", "--check"]);
+        step::run("cargo fmt --check, image", format.current_dir(image))?;
     }
     step::run(
         "clippy, device crate",

@@ -14,7 +14,11 @@ const COMMITTED: &str = "agent-embedded/sizes.yaml";
 const AGENT_LIMIT: u64 = 6 * 1024 * 1024;
 
 /// Images that are measured: their folder below `agent-embedded`, and their name.
-const IMAGES: [(&str, &str); 2] = [("probe", "agent-core-probe"), ("boards/qemu-lm3s", "qemu-lm3s")];
+const IMAGES: [(&str, &str); 3] = [
+    ("probe", "agent-core-probe"),
+    ("boards/qemu-lm3s", "qemu-lm3s"),
+    ("conformance", "agent-core-conformance"),
+];
 
 /// What one image has been, bytes.
 #[derive(serde::Deserialize)]
