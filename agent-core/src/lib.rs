@@ -9,6 +9,7 @@
 extern crate std;
 
 // Wire formats, tokens and filters.
+mod append;
 pub mod baked;
 mod case;
 pub mod config;

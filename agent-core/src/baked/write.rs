@@ -3,9 +3,10 @@
 use sha2::{Digest, Sha256};
 
 use super::{
-    BUILT, BakedError, FLAGS, Flags, HEAD, IDENTITY, ISSUER, JWT, MAGIC, MAX_BODY, PIN, SECTION, SEED,
-    SERVER_NAME, URL, VERSION, pin_kind,
+    BUILT, BakedError, FLAGS, Flags, HEAD, IDENTITY, ISSUER, JWT, MAGIC, PIN, SECTION, SEED, SERVER_NAME,
+    URL, VERSION, pin_kind,
 };
+use crate::append::append;
 use crate::x509pin::Pin;
 
 /// One value. Kinds that may come several times come as several records.
@@ -59,9 +60,7 @@ fn put(body: &mut [u8], at: usize, tag: u8, parts: &[&[u8]]) -> Result<usize, Ba
     let length = u16::try_from(length).map_err(|_| BakedError::TooLarge)?;
     let mut at = at;
     for part in [&[tag][..], &length.to_le_bytes()].iter().chain(parts) {
-        let end = at.checked_add(part.len()).filter(|end| *end <= MAX_BODY).ok_or(BakedError::TooLarge)?;
-        body.get_mut(at..end).ok_or(BakedError::TooLarge)?.copy_from_slice(part);
-        at = end;
+        at = append(body, at, part).ok_or(BakedError::TooLarge)?;
     }
     Ok(at)
 }

@@ -1,6 +1,7 @@
 //! The text of a JSON string, as it stands between its quotes.
 
 use super::Error;
+use crate::append::append;
 
 /// A scanned string: legal UTF-8, legal escapes, not yet unescaped.
 #[derive(Debug, Clone, Copy)]
@@ -65,15 +66,13 @@ impl<'a> Text<'a> {
 
     /// Writes the value into the front of `out`.
     pub fn unescape<'o>(&self, out: &'o mut [u8]) -> Result<&'o str, Error> {
-        let mut length = 0_usize;
+        let (mut length, mut room) = (0_usize, [0; 4]);
         if let Some(text) = self.plain() {
-            length = text.len();
-            out.get_mut(..length).ok_or(Error::NoSpace)?.copy_from_slice(text.as_bytes());
+            length = append(out, 0, text.as_bytes()).ok_or(Error::NoSpace)?;
         } else {
             for c in self.chars() {
-                let end = length.saturating_add(c.len_utf8());
-                c.encode_utf8(out.get_mut(length..end).ok_or(Error::NoSpace)?);
-                length = end;
+                let bytes = c.encode_utf8(&mut room).as_bytes();
+                length = append(out, length, bytes).ok_or(Error::NoSpace)?;
             }
         }
         let text = out.get(..length).ok_or(Error::NoSpace)?;
@@ -150,8 +149,7 @@ impl Iterator for Chars<'_> {
 
 /// Unescapes a raw string over itself, which never grows; answers the length of the value at the front of `raw`.
 pub fn unescape_in_place(raw: &mut [u8]) -> Result<usize, Error> {
-    let mut read = 0_usize;
-    let mut write = 0_usize;
+    let (mut read, mut write, mut room) = (0_usize, 0_usize, [0; 4]);
     while let Some(rest) = raw.get(read..) {
         let Some(first) = rest.first().copied() else { break };
         if first != b'\\' {
@@ -170,9 +168,8 @@ pub fn unescape_in_place(raw: &mut [u8]) -> Result<usize, Error> {
         let c = chars.step().flatten().ok_or(Error::Syntax { at: read })?;
         let used = window.len().saturating_sub(chars.rest.as_str().len());
         read = read.saturating_add(used);
-        let end = write.saturating_add(c.len_utf8());
-        c.encode_utf8(raw.get_mut(write..end).ok_or(Error::NoSpace)?);
-        write = end;
+        let bytes = c.encode_utf8(&mut room).as_bytes();
+        write = append(raw, write, bytes).ok_or(Error::NoSpace)?;
     }
     Ok(write)
 }

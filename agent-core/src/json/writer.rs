@@ -2,6 +2,7 @@
 //! (`docs/spec/01 §1.1`).
 
 use super::{Error, MAX_DEPTH};
+use crate::append::append;
 use crate::encoding::{base64, hex};
 
 /// Where bytes go. An encoder between two documents is a sink too.
@@ -50,14 +51,13 @@ impl<'b> SliceSink<'b> {
 
 impl Sink for SliceSink<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let end = self.length.saturating_add(bytes.len());
-        match self.buffer.get_mut(self.length..end) {
-            Some(place) if !self.full => {
-                place.copy_from_slice(bytes);
+        let end = if self.full { None } else { append(self.buffer, self.length, bytes) };
+        match end {
+            Some(end) => {
                 self.length = end;
                 Ok(())
             }
-            _ => {
+            None => {
                 self.full = true;
                 Err(Error::NoSpace)
             }

@@ -6,6 +6,8 @@
 
 use core::ops::Range;
 
+use crate::append::append;
+
 /// Longest control line but INFO.
 pub const MAX_LINE: usize = 4096;
 
@@ -173,10 +175,8 @@ impl Parser {
     fn take_line(&mut self, input: &[u8], buffer: &mut [u8]) -> Result<(usize, bool), ProtocolError> {
         let end = memchr::memchr(b'\n', input);
         let used = end.map_or(input.len(), |at| at.saturating_add(1));
-        let len = self.line_len.saturating_add(used);
         let part = input.get(..used).unwrap_or_default();
-        let place = buffer.get_mut(self.line_len..len).ok_or(ProtocolError::LineTooLong)?;
-        place.copy_from_slice(part);
+        let len = append(buffer, self.line_len, part).ok_or(ProtocolError::LineTooLong)?;
         let is_info = buffer.get(..5).is_some_and(|head| head.eq_ignore_ascii_case(b"INFO "));
         if len > if is_info { self.limits.info } else { MAX_LINE } {
             return Err(ProtocolError::LineTooLong);
@@ -196,8 +196,7 @@ impl Parser {
         let used = missing.min(input.len());
         let start = message.at.saturating_add(have.min(message.total));
         let part = input.get(..used).unwrap_or_default();
-        let place = buffer.get_mut(start..start.saturating_add(used)).ok_or(ProtocolError::BadArguments)?;
-        place.copy_from_slice(part);
+        append(buffer, start, part).ok_or(ProtocolError::BadArguments)?;
         // The two bytes after the payload are checked one by one and not stored.
         let mut position = have.saturating_add(used);
         let mut taken = used;

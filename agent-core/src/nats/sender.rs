@@ -3,6 +3,7 @@
 use core::fmt::{self, Write as _};
 
 use super::subject;
+use crate::append::append;
 
 /// The output buffer has no room, or a subject could not stand on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,9 +125,7 @@ impl<'t> Outgoing<'t> {
 
     /// Appends bytes as they are, e.g. a CONNECT rendered elsewhere.
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), SendError> {
-        let end = self.len.checked_add(bytes.len()).ok_or(SendError::NoRoom)?;
-        self.buffer.get_mut(self.len..end).ok_or(SendError::NoRoom)?.copy_from_slice(bytes);
-        self.len = end;
+        self.len = append(self.buffer, self.len, bytes).ok_or(SendError::NoRoom)?;
         Ok(())
     }
 

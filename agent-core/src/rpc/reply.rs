@@ -3,6 +3,7 @@
 use core::fmt::{self, Write as _};
 
 use super::status::{Status, StatusCode, StatusText};
+use crate::append::append;
 
 /// Text of a reply whose data did not fit the buffer (`docs/spec/08 §6.5`).
 pub const TOO_LARGE: &str = "reply exceeds device limit";
@@ -270,14 +271,11 @@ impl<'b> ReplyWriter<'b> {
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        let end = self.data_len.saturating_add(bytes.len());
         let limit = self.buffer.len().saturating_sub(self.text_len);
-        match self.buffer.get_mut(self.data_len..end) {
-            Some(place) if end <= limit && !self.spoiled => {
-                place.copy_from_slice(bytes);
-                self.data_len = end;
-            }
-            _ => self.spoiled = true,
+        let room = self.buffer.get_mut(..limit).filter(|_| !self.spoiled);
+        match room.and_then(|room| append(room, self.data_len, bytes)) {
+            Some(end) => self.data_len = end,
+            None => self.spoiled = true,
         }
     }
 

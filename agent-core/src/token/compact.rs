@@ -21,19 +21,19 @@ impl<'t> Compact<'t> {
     /// One line end behind the token is allowed, nothing else around or inside.
     pub(super) fn split(token: &'t str) -> Result<Compact<'t>, Reject> {
         const PARTS: Reject = Reject::Malformed("not three parts joined by dots");
-        let text = token.strip_suffix('\n').unwrap_or(token);
-        let text = text.strip_suffix('\r').unwrap_or(text);
-        let (signed, signature) = text.rsplit_once('.').ok_or(PARTS)?;
-        let (header, claims) = signed.split_once('.').ok_or(PARTS)?;
-        if header.is_empty() || claims.is_empty() || claims.contains('.') {
-            return Err(PARTS);
+        let text = token.as_bytes();
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        let mut parts = text.split(|byte| *byte == b'.');
+        match [parts.next(), parts.next(), parts.next(), parts.next()] {
+            [Some(header), Some(claims), Some(signature), None]
+                if !header.is_empty() && !claims.is_empty() =>
+            {
+                let len = header.len().saturating_add(claims.len()).saturating_add(1);
+                Ok(Compact { signed: text.get(..len).unwrap_or_default(), header, claims, signature })
+            }
+            _ => Err(PARTS),
         }
-        Ok(Compact {
-            signed: signed.as_bytes(),
-            header: header.as_bytes(),
-            claims: claims.as_bytes(),
-            signature: signature.as_bytes(),
-        })
     }
 
     /// The header must name EdDSA and nothing critical; key hints in it are ignored.
