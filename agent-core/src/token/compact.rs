@@ -51,12 +51,14 @@ impl<'t> Compact<'t> {
         if algorithm.text(header) == "EdDSA" { Ok(()) } else { Err(Reject::AlgorithmRefused) }
     }
 
-    /// What is no base64 is malformed whatever its length, as on hosts; what is no 64 bytes is no signature of ours.
+    /// What is no base64 is malformed, as on hosts; what is no 64 bytes is no signature of ours.
     pub(super) fn signature(&self) -> Result<[u8; 64], Reject> {
-        if base64url::bytes(self.signature).any(|byte| byte.is_err()) {
-            return Err(Reject::Malformed("the signature"));
+        let mut signature = [0; 64];
+        match base64url::decode_to_slice(self.signature, &mut signature) {
+            Ok(64) => Ok(signature),
+            Err(EncodingError::Malformed) => Err(Reject::Malformed("the signature")),
+            Ok(_) | Err(EncodingError::NoSpace) => Err(Reject::SignatureBad),
         }
-        base64url::decode_array(self.signature).map_err(|_| Reject::SignatureBad)
     }
 }
 

@@ -55,7 +55,8 @@ pub enum Kind {
     Candidate,
     /// milliseconds, caller, action, inputs, 32 random bytes or nothing
     Call,
-    /// whether it is a member, trust, whether delegated callers may have any name, not before, broker's first words
+    /// whether it is a member, trust, whether delegated callers may have any name, who judges callers' policies (`nobody`,
+    /// `device`, `signer`), not before, broker's first words
     Start,
     /// milliseconds, Unix nanoseconds, subject, message, blanks behind it
     Message,

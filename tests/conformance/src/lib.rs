@@ -14,6 +14,9 @@ mod filters;
 mod keys;
 mod member;
 mod messages;
+/// The device's own, so that its decisions are part of what is compared.
+#[path = "../../../agent-embedded/src/policy.rs"]
+mod policy;
 mod provisioning;
 mod show;
 mod tokens;

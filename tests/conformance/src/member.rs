@@ -36,6 +36,7 @@ pub(crate) struct Start {
     member: bool,
     issuers: heapless::Vec<(heapless::String<32>, [u8; 32]), 4>,
     delegated_caller: DelegatedCaller,
+    policies: Policies,
     not_before: i64,
     info: heapless::Vec<u8, 512>,
 }
@@ -48,9 +49,32 @@ impl Start {
             let organization = heapless::String::try_from(issuer.organization).map_err(|_| Fault::Case)?;
             issuers.push((organization, issuer.key)).map_err(|_| Fault::Case)?;
         }
-        let (delegated_caller, not_before) = (delegated(fields)?, fields.number()?);
+        let (delegated_caller, policies) = (delegated(fields)?, Policies::read(fields)?);
+        let not_before = fields.number()?;
         let info = heapless::Vec::from_slice(fields.bytes()?).map_err(|_| Fault::Case)?;
-        Ok(Start { member, issuers, delegated_caller, not_before, info })
+        Ok(Start { member, issuers, delegated_caller, policies, not_before, info })
+    }
+}
+
+/// Who judges what a caller's token says about actions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policies {
+    /// The case is about something else.
+    Nobody,
+    /// Lists of actions by the device, policies by nobody.
+    Device,
+    /// Policies by the signer, as the image says.
+    Signer,
+}
+
+impl Policies {
+    fn read(fields: &mut Fields<'_>) -> Result<Policies, Fault> {
+        match fields.text()? {
+            "nobody" => Ok(Policies::Nobody),
+            "device" => Ok(Policies::Device),
+            "signer" => Ok(Policies::Signer),
+            _ => Err(Fault::Case),
+        }
     }
 }
 
@@ -107,6 +131,7 @@ pub(crate) fn life(
         rx: rx.as_mut_slice(),
         tx: tx.as_mut_slice(),
         reply: reply.as_mut_slice(),
+        policies: start.policies,
     };
     device.connect(&start.info, out)?;
     loop {
@@ -158,6 +183,7 @@ struct Device<'d> {
     rx: &'d mut [u8],
     tx: &'d mut [u8],
     reply: &'d mut [u8],
+    policies: Policies,
 }
 
 impl Device<'_> {
@@ -240,7 +266,8 @@ impl Device<'_> {
                 Output::Call { call, to, .. } => Some((to, Some(Answer::By(call)))),
             };
             if let Some((to, answer)) = answer {
-                answered(&mut self.core, now, &to, answer, self.reply, self.tx, self.gate.scratch, out)?;
+                let room = Room { reply: self.reply, tx: self.tx, scratch: self.gate.scratch };
+                answered(&mut self.core, now, &to, answer, self.policies, room, out)?;
             }
         }
         Ok(write!(out, "restless ")?)
@@ -253,17 +280,22 @@ enum Answer<'a> {
     By(Call<'a>),
 }
 
-#[allow(clippy::too_many_arguments, reason = "the buffers of a device, each on its own")]
+struct Room<'r> {
+    reply: &'r mut [u8],
+    tx: &'r mut [u8],
+    scratch: &'r mut [u8],
+}
+
 fn answered(
     core: &mut Core<'_>,
     now: Now,
     to: &Return<'_>,
     answer: Option<Answer<'_>>,
-    room: &mut [u8],
-    tx: &mut [u8],
-    scratch: &mut [u8],
+    policies: Policies,
+    room: Room<'_>,
     out: &mut dyn Write,
 ) -> Result<(), Fault> {
+    let Room { reply, tx, scratch } = room;
     let body = match answer {
         None => {
             write!(out, "pong ")?;
@@ -276,13 +308,22 @@ fn answered(
         }
         Some(Answer::By(call)) => {
             write!(out, "call {}#{} by {} ", call.agent, call.action, call.caller)?;
-            let mut writer = ReplyWriter::new(room);
-            let status = match (call.agent, call.action) {
-                ("rpcutil", "ping") => {
+            let mut writer = ReplyWriter::new(reply);
+            let decided = match policies {
+                Policies::Nobody => Ok(()),
+                Policies::Device => crate::policy::decide(&call, false, scratch),
+                Policies::Signer => crate::policy::decide(&call, true, scratch),
+            };
+            let status = match (decided, call.agent, call.action) {
+                (Err(why), ..) => {
+                    write!(out, "denied {why:?} ")?;
+                    Status::not_authorized()
+                }
+                (Ok(()), "rpcutil", "ping") => {
                     writer.int("pong", now.wall_nanos.unwrap_or_default() / 1_000_000_000);
                     Status::ok()
                 }
-                (agent, action) => writer.unknown_action(agent, action),
+                (Ok(()), agent, action) => writer.unknown_action(agent, action),
             };
             let done = writer.finish(status);
             write!(out, "status={} {:?} ", done.code.number(), done.text)?;

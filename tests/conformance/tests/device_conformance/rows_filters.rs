@@ -61,7 +61,7 @@ fn t_252_t_253_t_254_filters_that_lead_nowhere() -> Result<()> {
         cases.is(*name, shot.sent(), "dropped filtered ready");
         filtered += 1;
         let good = Shot::of(&alice, &format!("g{n}"), |_| {});
-        cases.begins("the control", good.sent(), "call rpcutil#ping by up=alice ");
+        cases.begins("the control", good.sent(), "call rpcutil#ping by up=alice status=0 ");
     }
     let path = vec!["a"; 1500].join(".");
     let shot = Shot::of(&alice, "long", |document| {

@@ -10,7 +10,7 @@ use crate::bench::{Case, Cases, Line};
 use crate::forge::key;
 use crate::shot::{Caller, NANOS, READY, Shot, inbox, member, message, transport};
 
-const SERVED: &str = "call rpcutil#ping by up=alice ";
+const SERVED: &str = "call rpcutil#ping by up=alice status=0 ";
 const NODE: &str = "choria.node.n1.example.net";
 
 struct Range {

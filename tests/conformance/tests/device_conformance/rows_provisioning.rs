@@ -112,7 +112,11 @@ fn t_145_t_147_configurations_that_reach_further() -> Result<()> {
 
     // a configuration of 2 MiB to a candidate that is connected
     let node = "provisioning.node.n1.example.net";
-    cases.begins("start", start(false, &[("choria", key(1).verifying_key().to_bytes())], false), READY);
+    cases.begins(
+        "start",
+        start(false, &[("choria", key(1).verifying_key().to_bytes())], false, "nobody"),
+        READY,
+    );
     let line = format!("oversize {node} {} ready", 2 << 20);
     cases.is("2 MiB", message(node, "", 2 << 20, NANOS), line);
     cases.hold()?;

@@ -5,7 +5,7 @@ use choria_conformance::Kind;
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 
-use crate::bench::{Case, Cases};
+use crate::bench::{Case, Cases, Line};
 use crate::forge::{NOW, key, public, token};
 use crate::shot::{Caller, READY, Shot, inbox, member, start};
 
@@ -34,7 +34,8 @@ impl Range {
     }
 
     fn serves(&mut self, name: &str, shot: &Shot) {
-        self.cases.begins(name, shot.sent(), SERVED);
+        let lines = vec![Line::Begins(SERVED.into()), Line::Has(" status=0 \"OK\" to=choria.reply.".into())];
+        self.cases.add(name, shot.sent(), lines);
     }
 
     /// Silence and one reason; then the good one is served.
@@ -165,7 +166,7 @@ fn t_218_t_219_t_220_t_221_t_222_who_has_its_requests_signed() -> Result<()> {
     );
 
     // a device that takes any name from a signer
-    range.cases.begins("start", start(true, &issuers(), true), READY);
+    range.cases.begins("start", start(true, &issuers(), true, "nobody"), READY);
     let asked = swapped.with(|shot| shot.headers["reply"] = inbox("up=bob", "r6").into());
     range.cases.begins("bob's token, any name", asked.sent(), SERVED);
     range.cases.hold()?;
@@ -249,6 +250,73 @@ fn t_226_t_227_t_230_t_231_t_232_a_request_lives_once_and_as_long_as_it_says() -
     ] {
         choria_rows::row(row, format!("{tried}: a connected device"), seen);
     }
+    Ok(())
+}
+
+#[test]
+fn t_247_t_248_what_a_token_says_of_actions() -> Result<()> {
+    let org = key(1);
+    let caller = |permissions: Value, more: Value| {
+        let mut claims = json!({"callerid": "up=alice", "ou": "choria", "permissions": permissions,
+            "purpose": "choria_client_id", "public_key": public(&key(3)), "exp": NOW + 60, "nbf": NOW, "iat": NOW});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Caller { id: "up=alice".into(), key: key(3), token: token(&claims, &org) }
+    };
+    let fleet = json!({"fleet_management": true});
+    let policy = "package io.choria.aaasvc\ndefault allow = true\n";
+    let denied = |why: &str| {
+        format!(
+            "call rpcutil#ping by up=alice denied {why:?} status=1 \"You are not authorized to call this agent or action\" "
+        )
+    };
+    let served = "call rpcutil#ping by up=alice status=0 \"OK\" to=";
+    let neither = "no policy received in token";
+    let both = "the token holds both an action list and a policy";
+    let unnamed = "the action list does not name this action";
+    let malformed = "an entry of the action list is not of the form agent.action";
+    let rego = "device cannot evaluate rego";
+    let mut cases = Cases::default();
+    cases.begins("start", start(true, &issuers(), false, "device"), READY);
+    for (n, (more, line)) in [
+        (json!({"agents": ["*"]}), served.to_owned()),
+        (json!({"agents": ["rpcutil.*"]}), served.to_owned()),
+        (json!({"agents": ["x.y", "rpcutil.ping"]}), served.to_owned()),
+        (json!({"agents": ["rpcutil.ping", "bad"]}), served.to_owned()),
+        (json!({}), denied(neither)),
+        (json!({"agents": []}), denied(neither)),
+        (json!({"agents": ["*"], "opa_policy": policy}), denied(both)),
+        (json!({"opa_policy": policy}), denied(rego)),
+        (json!({"agents": ["rpcutil.pong"]}), denied(unnamed)),
+        (json!({"agents": ["bad", "rpcutil.ping"]}), denied(malformed)),
+        (json!({"agents": ["a.b.c", "rpcutil.ping"]}), denied(malformed)),
+        (json!({"agents": [1, "rpcutil.ping"]}), denied(malformed)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let alice = caller(fleet.clone(), more.clone());
+        cases.begins(more.to_string(), Shot::of(&alice, &format!("p{n}"), |_| {}).sent(), line);
+    }
+    // an image that takes the signer's word for policies
+    let signer = Caller::with("aaa_signer", &key(5), &json!({"authentication_delegator": true}), &org);
+    let signed = caller(json!({"signed_fleet_management": true}), json!({"opa_policy": policy}));
+    let alone = caller(fleet, json!({"opa_policy": policy}));
+    cases.begins("start", start(true, &issuers(), false, "device"), READY);
+    cases.begins("a signer's word", Shot::of(&signed, "q0", |_| {}).delegated(&signer).sent(), denied(rego));
+    cases.begins("start", start(true, &issuers(), false, "signer"), READY);
+    cases.begins("a signer's word", Shot::of(&signed, "q1", |_| {}).delegated(&signer).sent(), served);
+    cases.begins("nobody's word", Shot::of(&alone, "q2", |_| {}).sent(), denied(rego));
+    cases.hold()?;
+    choria_rows::row(
+        247,
+        "a list and a policy, neither, an empty list: a connected device",
+        "status 1, not authorized",
+    );
+    choria_rows::row(
+        248,
+        "a malformed entry before a match, and behind one; a policy with and without a signer: a connected device",
+        "status 1, a match before it counts; device cannot evaluate rego",
+    );
     Ok(())
 }
 

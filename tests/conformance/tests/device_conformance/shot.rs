@@ -117,13 +117,14 @@ pub(crate) fn message(subject: &str, bytes: impl AsRef<[u8]>, blanks: i64, now: 
 
 /// A member of the fleet that trusts these issuers.
 pub(crate) fn member(issuers: &[(&str, [u8; 32])]) -> Case {
-    start(true, issuers, false)
+    start(true, issuers, false, "nobody")
 }
 
-pub(crate) fn start(member: bool, issuers: &[(&str, [u8; 32])], any_caller: bool) -> Case {
+/// A device that begins; `policies` says who judges what tokens say of actions.
+pub(crate) fn start(member: bool, issuers: &[(&str, [u8; 32])], any_caller: bool, policies: &str) -> Case {
     let info: &[u8] = b"INFO {\"server_id\":\"b\",\"max_payload\":1048576,\"tls_required\":true,\"nonce\":\"Z4T9x1kQmB2aVwE\"}\r\n";
     let case = Case::new(Kind::Start).number(member.into()).trust(issuers);
-    case.number(any_caller.into()).number(0).bytes(info)
+    case.number(any_caller.into()).bytes(policies).number(0).bytes(info)
 }
 
 /// What a member says of itself when it has come up.
