@@ -13,8 +13,6 @@ pub enum Kind {
     Token = 1,
     /// kind, token
     Peek,
-    /// client token, agent, action
-    Allows,
     /// trust, whether delegated callers may have any name, now, message
     Accept,
     /// trust, now, message to a candidate that knows its issuer
@@ -31,6 +29,8 @@ pub enum Kind {
     Respond,
     /// seed, nonce
     Nonce,
+    /// name, language, version, token, seed or nothing, user, password, nonce or nothing, whether the token is repeated
+    Connect,
     /// key, message, signature
     Signature,
     /// leaf, intermediate or nothing, pins (count, then kind and key), kind of name, name, now
@@ -68,7 +68,6 @@ impl Kind {
     const ALL: [Kind; 26] = [
         Kind::Token,
         Kind::Peek,
-        Kind::Allows,
         Kind::Accept,
         Kind::Obey,
         Kind::Request,
@@ -77,6 +76,7 @@ impl Kind {
         Kind::Transport,
         Kind::Respond,
         Kind::Nonce,
+        Kind::Connect,
         Kind::Signature,
         Kind::Certificate,
         Kind::Proof,

@@ -1,11 +1,14 @@
-//! Signatures: of nonces, of documents, of certificates.
+//! Signatures: of nonces and the CONNECT that carries them, of documents, of certificates.
 
 use core::fmt::Write;
 
 use agent_core::ed25519;
+use agent_core::nats::Outgoing;
 use agent_core::nonce::{NonceRefused, public_key, sign_nonce};
+use agent_core::session::{Client, Credentials, write_connect};
 use agent_core::x509pin::{self, Leaf, Pin, Refused, ServerName};
 
+use crate::Buffers;
 use crate::case::{Fault, Fields};
 use crate::show::Hex;
 
@@ -19,6 +22,32 @@ pub(crate) fn nonce(fields: &mut Fields<'_>, out: &mut dyn Write) -> Result<(), 
             Ok(write!(out, "ok {} by {}", Hex(&signature), Hex(&public_key(&seed).unwrap_or_default()))?)
         }
         Err(NonceRefused) => Ok(write!(out, "refused {}", NonceRefused::REASON)?),
+    }
+}
+
+pub(crate) fn connect(
+    fields: &mut Fields<'_>,
+    buffers: &mut Buffers<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Fault> {
+    let client = Client { name: fields.text()?, lang: fields.text()?, version: fields.text()? };
+    let (token, seed) = (fields.text()?, fields.maybe::<32>()?);
+    let (user, pass, nonce) = (fields.text()?, fields.text()?, fields.text()?);
+    let given = |text| Some(text).filter(|text: &&str| !text.is_empty());
+    let credentials = Credentials {
+        token: given(token),
+        seed: seed.as_ref(),
+        user: given(user),
+        pass: given(pass),
+        repeat_token: fields.flag()?,
+    };
+    let mut sent = Outgoing::new(buffers.tx);
+    match write_connect(&mut sent, &client, &credentials, given(nonce), true) {
+        Ok(()) => {
+            let text = core::str::from_utf8(sent.finish()).map_err(|_| Fault::Case)?;
+            Ok(write!(out, "{}", text.strip_suffix("\r\nPING\r\n").unwrap_or("no PING"))?)
+        }
+        Err(error) => Ok(write!(out, "refused {error:?}")?),
     }
 }
 

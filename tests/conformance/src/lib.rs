@@ -127,7 +127,6 @@ fn one(
     match kind {
         Kind::Token => tokens::verify(fields, buffers, out),
         Kind::Peek => tokens::peek(fields, buffers, out),
-        Kind::Allows => tokens::allows(fields, buffers, out),
         Kind::Accept => tokens::accept(fields, buffers, out),
         Kind::Obey => tokens::obey(fields, buffers, out),
         Kind::Request => messages::request(fields, buffers, out),
@@ -136,6 +135,7 @@ fn one(
         Kind::Transport => messages::transport(fields, buffers, out),
         Kind::Respond => messages::respond(fields, buffers, out),
         Kind::Nonce => keys::nonce(fields, out),
+        Kind::Connect => keys::connect(fields, buffers, out),
         Kind::Signature => keys::signature(fields, out),
         Kind::Certificate => keys::certificate(fields, out),
         Kind::Proof => keys::proof(fields, out),

@@ -136,24 +136,6 @@ fn proof(key: Option<&[u8; 32]>, expires: Option<i64>, jti: &str, out: &mut dyn 
     Ok(write!(out, " key={} expires={} jti={jti}", Hex(key), expires.unwrap_or_default())?)
 }
 
-pub(crate) fn allows(
-    fields: &mut Fields<'_>,
-    buffers: &mut Buffers<'_>,
-    out: &mut dyn Write,
-) -> Result<(), Fault> {
-    let (token, agent, action) = (fields.text()?, fields.text()?, fields.text()?);
-    let word = match peek_client(token, buffers.scratch.as_mut_slice()) {
-        Ok(token) => match token.claims().agents.map(|agents| agents.allows(agent, action)) {
-            Some(Ok(true)) => "allowed",
-            Some(Ok(false)) => "not allowed",
-            Some(Err(_)) => "invalid",
-            None => "no list",
-        },
-        Err(reject) => reject.reason(),
-    };
-    Ok(write!(out, "{word}")?)
-}
-
 pub(crate) fn accept(
     fields: &mut Fields<'_>,
     buffers: &mut Buffers<'_>,

@@ -30,6 +30,42 @@ fn nonces_are_signed_as_upstream_signs_them_and_nothing_else_is() -> Result<()> 
     cases.hold().map(drop)
 }
 
+#[test]
+fn nodes_connect_as_upstreams_do() -> Result<()> {
+    let (vectors, chain) = (fixture("connect/nats_connect.json")?, fixture("tokens/chain.json")?);
+    let mut cases = Cases::default();
+    let mut wanted = Vec::new();
+    for (who, key) in [
+        ("client", "alice"),
+        ("server", "server_chained"),
+        ("provisioning", ""),
+        ("provisioner", "provisioner"),
+    ] {
+        let connect = &vectors[who]["connect"];
+        let text = |name: &str| connect[name].as_str().unwrap_or_default();
+        let seed = chain["keys"][key]["seed_hex"].as_str().map(key_of);
+        let case = Case::new(Kind::Connect).bytes(text("name")).bytes(text("lang")).bytes(text("version"));
+        let case =
+            case.bytes(text("auth_token")).bytes(seed.as_ref().map_or(&[][..], |seed| seed.as_slice()));
+        let case = case.bytes(text("user")).bytes(text("pass")).bytes("Z4T9x1kQmB2aVwE");
+        cases.begins(who, case.number(seed.is_some().into()), "CONNECT {");
+        wanted.push(connect.clone());
+    }
+    let signer = Case::new(Kind::Connect).bytes("n").bytes("rust").bytes("0").bytes("t").bytes([1; 32]);
+    for nonce in ["", "{\"a\":1}"] {
+        cases.is("no nonce", signer.clone().bytes("").bytes("").bytes(nonce).number(0), "refused Nonce");
+    }
+    let huge = Case::new(Kind::Connect).bytes("n").bytes("rust").bytes("0").bytes("t".repeat(5000)).bytes("");
+    cases.is("a token too long for the line", huge.bytes("").bytes("").bytes("").number(0), "refused NoRoom");
+    let lines = cases.hold()?;
+    for (line, wanted) in lines.iter().zip(&wanted) {
+        let sent: serde_json::Value =
+            serde_json::from_str(line.strip_prefix("CONNECT ").context("no CONNECT")?)?;
+        assert_eq!(&sent, wanted);
+    }
+    Ok(())
+}
+
 fn encoding(operation: &str, input: impl AsRef<[u8]>) -> Case {
     Case::new(Kind::Encoding).bytes(operation).bytes(input)
 }

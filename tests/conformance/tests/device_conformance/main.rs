@@ -10,6 +10,7 @@
 
 mod bench;
 mod certificates;
+mod damaged;
 #[path = "../../../../agent-core/tests/forge/mod.rs"]
 mod forge;
 mod golden_connect;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::bench::{Case, Cases, Line};
 use crate::forge::key;
-use crate::shot::{NANOS, READY, message, start};
+use crate::shot::{Caller, NANOS, READY, Shot, inbox, message, start};
 
 const NONCE: &str = "0f8fad5bd9cb469fa16570867728950e";
 
@@ -45,6 +45,38 @@ fn a_device_is_born() -> Result<()> {
             Line::Has(" after=Restart { delay_ms: 2000 }".into()),
         ],
     );
+    cases.hold().map(drop)
+}
+
+/// Without an issuer in its image a candidate reads what its broker lets through; its agent asks for the access token.
+#[test]
+fn a_candidate_without_an_issuer_is_its_brokers_to_protect() -> Result<()> {
+    let node = "provisioning.node.n1.example.net";
+    let anybody = Caller { id: "provisioner".into(), key: key(5), token: "a.b.c".into() };
+    let body = r#"{"agent":"choria_provision","action":"jwt","data":{"token":"x"}}"#;
+    let asked = Shot::asking(&anybody, "req1", "choria_provision", body);
+    let mut document: Value = serde_json::from_str(&asked.document)?;
+    document["collective"] = "provisioning".into();
+    let reply = inbox("provisioner", "req1").replacen("choria.", "provisioning.", 1);
+    let asked = asked.with(|shot| {
+        shot.document = document.to_string();
+        shot.signature = b"insecure".to_vec();
+        shot.headers = json!({"reply": reply});
+        shot.subject = node.into();
+    });
+    let mut cases = Cases::default();
+    cases.begins("start", start(false, &[], false, "nobody"), READY);
+    cases.begins("the provisioner", asked.sent(), "call choria_provision#jwt by provisioner ");
+    cases.is("again", asked.sent(), "dropped replayed ready");
+    let elsewhere = asked.clone().with(|shot| shot.headers = json!({"reply": "choria.node.n2"}));
+    cases.is("with an answer elsewhere", elsewhere.sent(), "dropped reply_refused ready");
+    // one that knows its issuer hears none of this
+    cases.begins(
+        "start",
+        start(false, &[("choria", key(1).verifying_key().to_bytes())], false, "nobody"),
+        READY,
+    );
+    cases.is("a token that is none", asked.sent(), "dropped token_malformed ready");
     cases.hold().map(drop)
 }
 
