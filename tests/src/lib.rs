@@ -22,6 +22,7 @@ pub mod request;
 mod row;
 mod shot;
 mod stage;
+mod tap;
 
 pub use authority::certificates;
 pub use canaries::none_written_down;
@@ -34,3 +35,4 @@ pub use process::{Running, binary, free_port, is_alive, wait_until};
 pub use row::{Doing, Row};
 pub use shot::Shot;
 pub use stage::{CONFIGURED_SECRET, Control, NODE, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};
+pub use tap::{RECORD_OVERHEAD, Tap};

@@ -68,6 +68,12 @@ pub enum TlsError {
     EncryptedKey { path: PathBuf },
     #[error("certificate {} and key {} do not work together: {reason}", certificate.display(), key.display())]
     KeyPair { certificate: PathBuf, key: PathBuf, reason: String },
+    #[error(
+        "the key {} of the listener for devices (plugin.choria.network.constrained.key) is neither Ed25519 nor P-256, \
+         and devices verify no other; make one, and a certificate for it: openssl genpkey -algorithm ed25519 -out {0}",
+        path.display()
+    )]
+    DeviceKey { path: PathBuf },
     #[error("no roots of trust: {0}; set plugin.security.choria.ca to the CA file of your brokers")]
     Roots(String),
     #[error("an empty list of pins would refuse every broker; give at least one or remove the setting")]
@@ -171,11 +177,7 @@ pub fn constrained_server_config(
         .map_err(|error| key_pair(certificate, key, &error))?;
     let known = [rustls::SignatureScheme::ED25519, rustls::SignatureScheme::ECDSA_NISTP256_SHA256];
     if signing.choose_scheme(&known).is_none() {
-        return Err(TlsError::KeyPair {
-            certificate: certificate.to_path_buf(),
-            key: key.to_path_buf(),
-            reason: "devices verify Ed25519 and P-256 keys only".to_owned(),
-        });
+        return Err(TlsError::DeviceKey { path: key.to_path_buf() });
     }
     let mut config = Arc::unwrap_or_clone(server_config(certificate, key, None)?);
     config.max_fragment_size = Some(max_fragment);
