@@ -115,7 +115,7 @@ async fn life<B: Board, S: Store, A: Agents>(
             connect_timeout_ms: 20_000,
             ping_interval_ms: 30_000,
             pings_out: 2,
-            limits: Limits { info: 4096, payload: PROFILE.rx.saturating_sub(512) },
+            limits: Limits { info: 4096, payload: PROFILE.payload() },
         },
         rules: Rules {
             collectives,

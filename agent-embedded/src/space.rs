@@ -6,7 +6,7 @@ use agent_core::replay::ReplaySlot;
 #[derive(Debug, Clone, Copy)]
 pub struct Profile {
     pub name: &'static str,
-    /// The largest message that is read.
+    /// Where a message is read into: its line and its payload.
     pub rx: usize,
     /// The largest line or reply that is sent.
     pub tx: usize,
@@ -21,6 +21,13 @@ pub struct Profile {
     pub tls_tx: usize,
     /// Requests remembered against repetition.
     pub replay: usize,
+}
+
+impl Profile {
+    /// Bytes of the largest payload that is read; its line has 512.
+    pub const fn payload(&self) -> usize {
+        self.rx.saturating_sub(512)
+    }
 }
 
 #[cfg(feature = "medium")]

@@ -117,7 +117,7 @@ fn inventory<B: Board>(about: &About<'_, B>, out: &mut ReplyWriter<'_>) {
     out.object("facts");
     about.board.facts(out);
     out.object("agent_core");
-    out.uint("rx_limit", crate::PROFILE.rx as u64);
+    out.uint("rx_limit", crate::PROFILE.payload() as u64);
     out.str("profile", crate::PROFILE.name);
     out.end();
     out.end();

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::config::{Features, KnownNames};
+use crate::device::{Device, Portion};
 use crate::helper::{HelperReply, HelperRequest, KeyProof};
 use crate::private_key::{SealError, SealedKey, seal};
 use crate::{ladder, rpm_version};
@@ -47,8 +48,8 @@ pub struct Surroundings {
 /// The next thing to do.
 #[derive(Debug)]
 pub enum Step {
-    /// Ask the node, after a pause.
-    Ask { agent: &'static str, action: &'static str, data: Value, pause: Duration },
+    /// Ask the node, after a pause, unless the request as sent is larger than `limit` bytes.
+    Ask { agent: &'static str, action: &'static str, data: Value, pause: Duration, limit: Option<usize> },
     /// Look up whether this key or name is known, answer with [`Answer::Known`].
     LookUp { public_key: String },
     /// Run the helper.
@@ -75,6 +76,11 @@ pub enum Answer {
     Silent {
         reason: String,
         gone: bool,
+    },
+    /// It was not asked: the request would be larger than the limit of the step.
+    TooLarge {
+        size: usize,
+        limit: usize,
     },
     Known {
         key_of_other: Option<String>,
@@ -153,6 +159,8 @@ pub struct Enrolment<'r> {
     inventory: String,
     version: String,
     upgradable: bool,
+    /// What a microcontroller says of itself.
+    device: Option<Device>,
 }
 
 /// What a step needs from outside the machine.
@@ -183,6 +191,7 @@ impl<'r> Enrolment<'r> {
             inventory: String::new(),
             version: String::new(),
             upgradable: false,
+            device: None,
         }
     }
 
@@ -202,6 +211,7 @@ impl<'r> Enrolment<'r> {
             Answer::Silent { reason, gone } => return self.again(reason, gone, moment),
             Answer::Refused { message, code } => return self.refused(&message, code, moment),
             Answer::Failed(reason) => return Err(Outcome::Failed(reason)),
+            Answer::TooLarge { size, limit } => return Err(Outcome::Deferred(too_large(size, limit))),
             Answer::Replied(data) => {
                 self.answered = true;
                 self.pending = None;
@@ -325,6 +335,7 @@ impl<'r> Enrolment<'r> {
 
     fn decide(&mut self, data: &Value) -> Result<Step, Outcome> {
         self.inventory = data.to_string();
+        self.device = Device::of(data);
         self.version = data.get("version").and_then(Value::as_str).unwrap_or_default().to_string();
         self.upgradable = data.get("upgradable").and_then(Value::as_bool).unwrap_or(false);
         self.state = State::Deciding;
@@ -386,23 +397,38 @@ impl<'r> Enrolment<'r> {
     }
 
     fn configure(&mut self, server_jwt: &str, reply: &HelperReply, moment: Moment) -> Result<Step, Outcome> {
-        let sealed = self.seal_key(reply, moment).map_err(|error| Outcome::Failed(error.to_string()))?;
-        let config = serde_json::to_string(&reply.configuration).map_err(|error| {
+        let unwritable = |error: serde_json::Error| {
             Outcome::Failed(format!("the configuration cannot be written as JSON: {error}"))
-        })?;
-        // upstream sends every optional key, and nodes have only ever seen it so
-        let data = json!({
-            "token": self.token(),
-            "config": config,
-            "certificate": reply.certificate,
-            "ca": reply.ca,
-            "ssldir": reply.ssldir,
-            "key": sealed.pem,
-            "ecdh_public": sealed.ecdh_public,
-            "action_policies": policies(&reply.action_policies),
-            "opa_policies": policies(&reply.opa_policies),
-            "server_jwt": server_jwt,
-        });
+        };
+        let data = if self.device.is_some() {
+            let portion = Portion::of(reply);
+            if !portion.is_all() {
+                tracing::info!(
+                    identity = self.identity,
+                    settings = portion.settings_left_out,
+                    policies = portion.policies_left_out,
+                    files = portion.files_left_out,
+                    "left out of the configuration what a device does not take"
+                );
+            }
+            let config = serde_json::to_string(&portion.settings).map_err(unwritable)?;
+            json!({ "token": self.token(), "config": config, "server_jwt": server_jwt })
+        } else {
+            let sealed = self.seal_key(reply, moment).map_err(|error| Outcome::Failed(error.to_string()))?;
+            // upstream sends every optional key, and nodes have only ever seen it so
+            json!({
+                "token": self.token(),
+                "config": serde_json::to_string(&reply.configuration).map_err(unwritable)?,
+                "certificate": reply.certificate,
+                "ca": reply.ca,
+                "ssldir": reply.ssldir,
+                "key": sealed.pem,
+                "ecdh_public": sealed.ecdh_public,
+                "action_policies": policies(&reply.action_policies),
+                "opa_policies": policies(&reply.opa_policies),
+                "server_jwt": server_jwt,
+            })
+        };
         self.state = State::Configuring;
         Ok(self.ask("choria_provision", "configure", data, 5))
     }
@@ -426,7 +452,11 @@ impl<'r> Enrolment<'r> {
     fn ask(&mut self, agent: &'static str, action: &'static str, data: Value, tries: u32) -> Step {
         self.pending =
             Some(Pending { agent, action, data: data.clone(), left: tries.saturating_sub(1), tried: 1 });
-        Step::Ask { agent, action, data, pause: Duration::ZERO }
+        Step::Ask { agent, action, data, pause: Duration::ZERO, limit: self.limit() }
+    }
+
+    fn limit(&self) -> Option<usize> {
+        self.device.map(|device| device.rx_limit)
     }
 
     fn refused(&mut self, message: &str, code: i64, moment: Moment) -> Result<Step, Outcome> {
@@ -448,6 +478,7 @@ impl<'r> Enrolment<'r> {
         if gone && !self.answered {
             return Err(Outcome::Unreachable(reason));
         }
+        let limit = self.limit();
         let Some(pending) = &mut self.pending else { return Err(Outcome::Failed(reason)) };
         let name = format!("{}#{}", pending.agent, pending.action);
         if pending.left > 0 {
@@ -467,6 +498,7 @@ impl<'r> Enrolment<'r> {
                 action: pending.action,
                 data: pending.data.clone(),
                 pause,
+                limit,
             });
         }
         let tries = pending.tried;
@@ -485,6 +517,13 @@ impl<'r> Enrolment<'r> {
 
 fn policies(policies: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
     policies.iter().filter(|(name, body)| !name.is_empty() && !body.is_empty()).collect()
+}
+
+fn too_large(size: usize, limit: usize) -> String {
+    format!(
+        "its configuration is a request of {size} bytes and it reads at most {limit} (fact agent_core.rx_limit): \
+         let the helper give it fewer or shorter settings"
+    )
 }
 
 /// SHA-256 in hex.

@@ -12,6 +12,7 @@ pub mod builtin;
 pub mod claims;
 mod command_line;
 pub mod config;
+pub mod device;
 pub mod enrolled;
 pub mod enrolment;
 pub mod helper;

@@ -51,10 +51,22 @@ pub enum CallError {
     Make(#[from] ProtocolError),
     #[error("the provisioner has no seed to sign requests with")]
     NoSeed,
+    #[error("the request is {size} bytes and the node reads at most {limit}")]
+    TooLarge { size: usize, limit: usize },
     #[error("the request cannot be sent: {0}")]
     Send(String),
     #[error("the connection to the broker is gone")]
     Closed,
+}
+
+/// What a node is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'q> {
+    pub agent: &'static str,
+    pub action: &'static str,
+    pub data: &'q Value,
+    /// Bytes of the largest message that the node reads, where it says so: a larger request is not sent.
+    pub limit: Option<usize>,
 }
 
 /// What a node answered.
@@ -143,20 +155,23 @@ impl NodeCalls {
     pub async fn call(
         &self,
         target: &str,
-        agent: &'static str,
-        action: &'static str,
-        data: &Value,
+        question: Question<'_>,
         wait: Duration,
     ) -> Result<NodeAnswer, CallError> {
         let body = RpcRequest {
-            agent: agent.to_string(),
-            action: action.to_string(),
-            data: data.as_object().cloned().unwrap_or_default(),
+            agent: question.agent.to_string(),
+            action: question.action.to_string(),
+            data: question.data.as_object().cloned().unwrap_or_default(),
         };
         let id = new_request_id();
         let (sender, mut replies) = mpsc::channel(PLACES);
         let _place = self.0.place(&id, sender);
-        self.0.publish(&subjects::node(COLLECTIVE, target), agent, body.to_bytes()?, &id).await?;
+        let message = self.0.message(question.agent, body.to_bytes()?, &id)?;
+        let size = message.bytes.len();
+        if let Some(limit) = question.limit.filter(|limit| size > *limit) {
+            return Err(CallError::TooLarge { size, limit });
+        }
+        self.0.publish(&subjects::node(COLLECTIVE, target), message).await?;
         let answer = async {
             loop {
                 let message = replies.recv().await.ok_or(CallError::Closed)?;
@@ -178,7 +193,8 @@ impl NodeCalls {
         let (sender, mut replies) = mpsc::channel(DISCOVERY_PLACES);
         let _place = self.0.place(&id, sender);
         let subject = subjects::broadcast(COLLECTIVE, "discovery");
-        self.0.publish(&subject, "discovery", PING.to_vec(), &id).await?;
+        let message = self.0.message("discovery", PING.to_vec(), &id)?;
+        self.0.publish(&subject, message).await?;
         let end = tokio::time::Instant::now() + DISCOVERY_END;
         let mut window = Duration::from_secs(2);
         let mut count = 0;
@@ -217,7 +233,8 @@ impl Inner {
         }
     }
 
-    async fn publish(&self, subject: &str, agent: &str, body: Vec<u8>, id: &str) -> Result<(), CallError> {
+    /// A request with all its layers, signed.
+    fn message(&self, agent: &str, body: Vec<u8>, id: &str) -> Result<Outgoing, CallError> {
         let caller = self.caller.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut filter = Filter::default();
         filter.add_agent(if agent == "discovery" { "choria_provision" } else { agent });
@@ -238,13 +255,23 @@ impl Inner {
         let reply = subjects::reply(COLLECTIVE, caller.caller(), id);
         let headers = Headers { reply: reply.clone(), sender: self.sender.clone(), ..Headers::default() };
         let transport = Transport { data: secure.to_bytes()?, headers };
+        Ok(Outgoing { reply, bytes: transport.to_bytes()? })
+    }
+
+    async fn publish(&self, subject: &str, message: Outgoing) -> Result<(), CallError> {
         // The reply subject is in the transport, where nodes look for it. It is given to the broker as well, because a
         // broker then says at once when nobody listens, instead of leaving us to wait for a name that somebody invented.
         self.client
-            .publish_with_reply(subject.to_string(), reply, transport.to_bytes()?.into())
+            .publish_with_reply(subject.to_string(), message.reply, message.bytes.into())
             .await
             .map_err(|error| CallError::Send(error.to_string()))
     }
+}
+
+/// A message that is ready to go.
+struct Outgoing {
+    reply: String,
+    bytes: Vec<u8>,
 }
 
 fn nobody_listens(message: &Message) -> bool {

@@ -18,7 +18,7 @@ use crate::enrolment::{Answer, Enrolment, Moment, Outcome, Rules, Step, Surround
 use crate::helper::{HelperReply, HelperRequest};
 use crate::issuing::{IssuingError, Signer};
 use crate::metrics::Metrics;
-use crate::node_calls::{CallError, NodeCalls};
+use crate::node_calls::{CallError, NodeCalls, Question};
 use crate::presence::Presence;
 use crate::program::Program;
 
@@ -286,11 +286,11 @@ impl Service {
             let moment = Moment { now_unix: clock::unix_seconds(), random: random::array() };
             answer = match enrolment.advance(answer, moment) {
                 Step::Finished(outcome) => return outcome,
-                Step::Ask { agent, action, data, pause } => {
+                Step::Ask { agent, action, data, pause, limit } => {
                     if !pause.is_zero() {
                         tokio::time::sleep(pause).await;
                     }
-                    self.ask(identity, agent, action, &data, calls).await
+                    self.ask(identity, Question { agent, action, data: &data, limit }, calls).await
                 }
                 Step::LookUp { public_key } => Answer::Known {
                     key_of_other: self.enrolled.other_name_of(identity, &public_key),
@@ -321,22 +321,17 @@ impl Service {
         })
     }
 
-    async fn ask(
-        &self,
-        identity: &str,
-        agent: &'static str,
-        action: &'static str,
-        data: &serde_json::Value,
-        calls: &NodeCalls,
-    ) -> Answer {
+    async fn ask(&self, identity: &str, question: Question<'_>, calls: &NodeCalls) -> Answer {
+        let (agent, action) = (question.agent, question.action);
         let wait = if agent == "choria_provision" { WAIT_PROVISION } else { WAIT_OTHER };
         let started = Instant::now();
-        let result = calls.call(identity, agent, action, data, wait).await;
+        let result = calls.call(identity, question, wait).await;
         let failed = !matches!(&result, Ok(answer) if answer.code == 0);
         self.metrics.rpc(&format!("{agent}#{action}"), started.elapsed(), failed);
         match result {
             Ok(answer) if answer.code == 0 => Answer::Replied(answer.data),
             Ok(answer) => Answer::Refused { message: answer.message, code: answer.code },
+            Err(CallError::TooLarge { size, limit }) => Answer::TooLarge { size, limit },
             Err(error) => {
                 Answer::Silent { gone: matches!(error, CallError::Nobody), reason: error.to_string() }
             }
