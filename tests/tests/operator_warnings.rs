@@ -126,3 +126,36 @@ fn t_163_a_provisioner_whose_two_seeds_are_one() -> Result<()> {
     );
     Ok(())
 }
+
+/// Nobody else would tell: a device drops what it cannot read, and the operator waits.
+#[test]
+fn a_token_that_small_devices_have_no_room_for() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let operator = choria_tests::Operator::new(&folder.path().join("client.conf"), folder.path());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (org, holder) = (Key::generate()?, Key::generate()?);
+    write_private(&folder.path().join("org.seed"), org.seed().as_bytes())?;
+    for (lines, warns) in [(80, false), (200, true)] {
+        let policy = format!("package io.choria.aaasvc\n{}", "# a line of the policy\n".repeat(lines));
+        write_private(&folder.path().join("policy.rego"), policy.as_bytes())?;
+        let (token, seed, policy) = (path("made.jwt"), path("org.seed"), path("policy.rego"));
+        let public = holder.public();
+        let made = operator.run(&[
+            "jwt",
+            "client",
+            &token,
+            "up=x",
+            &seed,
+            "--public-key",
+            &public,
+            "--opa-file",
+            &policy,
+        ])?;
+        let length = std::fs::metadata(&token)?.len();
+        ensure!(
+            made.code == 0 && made.stderr.contains("devices of profile small") == warns,
+            "{length}: {made:?}"
+        );
+    }
+    Ok(())
+}

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use choria_host::private_file::read_secret;
+use choria_protocol::device_room::SMALL_DEVICE_TOKEN;
 use choria_token::{ClientClaims, IssueError, Issuer, PublicKey, Seed, SigningKey};
 
 use crate::config::{UserlistConfig, read_bounded};
@@ -62,13 +63,22 @@ pub(crate) fn issue(
     claims.user_properties = user.properties.clone();
     claims.opa_policy = policy(user)?;
     claims.permissions = user.broker_permissions.clone();
-    match load(config).map_err(IssuingError::Key)? {
-        Key::Chain(issuer) => Ok(issuer.issue_client(claims, config.validity, now_unix)?),
+    let token = match load(config).map_err(IssuingError::Key)? {
+        Key::Chain(issuer) => issuer.issue_client(claims, config.validity, now_unix)?,
         Key::Direct(signing_key) => {
             claims.standard.iss = ISSUER_NAME.to_owned();
-            Ok(signing_key.issue_client(claims, config.validity, now_unix)?)
+            signing_key.issue_client(claims, config.validity, now_unix)?
         }
+    };
+    if token.len() > SMALL_DEVICE_TOKEN {
+        tracing::warn!(
+            user = user.caller_id(),
+            bytes = token.len(),
+            limit = SMALL_DEVICE_TOKEN,
+            "devices of profile small drop requests with a token of this size: shorten opa_policy, or give acls instead"
+        );
     }
+    Ok(token)
 }
 
 fn policy(user: &UserRecord) -> Result<String, IssuingError> {

@@ -19,6 +19,7 @@ mod error;
 mod transport;
 
 pub mod ddl;
+pub mod device_room;
 pub mod event;
 pub mod filter;
 pub mod reply;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use choria_protocol::device_room::SMALL_DEVICE_TOKEN;
 use choria_token::claims::ClientPermissions;
 use choria_token::{ClientClaims, names};
 use clap::Args;
@@ -132,7 +133,15 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
     } else {
         key.issue_client(claims, options.validity, super::now())
     };
-    super::save(&options.file, &token.doing(|| String::from("could not create token"))?)
+    let token = token.doing(|| String::from("could not create token"))?;
+    if !options.issuer && token.len() > SMALL_DEVICE_TOKEN {
+        output::note(&format!(
+            "warning: devices of profile small drop requests with this token: it has {} bytes and they have room for \
+             {SMALL_DEVICE_TOKEN}; give a shorter policy, or --agents, which they evaluate themselves\n",
+            token.len()
+        ));
+    }
+    super::save(&options.file, &token)
 }
 
 /// `--issuer` takes fleet rights away, `--server-provisioner` gives them even beside it (docs/spec/01 §6.10).
