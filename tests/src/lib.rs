@@ -8,10 +8,13 @@
 mod authority;
 mod canaries;
 pub mod device;
+pub mod faces;
+mod false_broker;
 mod false_node;
 pub mod forge;
 pub mod guide;
 mod keeper;
+mod length;
 mod levels;
 mod liar;
 pub mod misbehaving;
@@ -26,8 +29,10 @@ mod tap;
 
 pub use authority::certificates;
 pub use canaries::none_written_down;
+pub use false_broker::{Act, FalseBroker, INFO, Then};
 pub use false_node::{Asked, FalseNode};
 pub use keeper::Keeper;
+pub use length::test_length;
 pub use liar::{Liar, Message};
 pub use network::Network;
 pub use operator::{Finished, Operator};

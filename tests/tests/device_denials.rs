@@ -11,7 +11,7 @@ use choria_protocol::subjects;
 use choria_tests::device::{Device, DeviceTls, HOST, Personality};
 use choria_tests::forge::{self, Key};
 use choria_tests::request::{self, Caller};
-use choria_tests::{Liar, Shot, Stage, free_port, wait_until};
+use choria_tests::{Liar, Shot, Stage, free_port, test_length, wait_until};
 use serde_json::json;
 
 const IDENTITY: &str = "dd.example.net";
@@ -76,6 +76,14 @@ impl Range {
                 answer = Some(request::read_reply(&message.payload)?);
             }
         }
+    }
+
+    /// The most that its stack has held, bytes.
+    async fn stack(&mut self) -> Result<u64> {
+        let fact = json!({"fact": "stack_high_water"});
+        let asked = Shot::calling(&self.stage.caller("up=asker")?, "rpcutil", "get_fact", &fact)?;
+        let answer = self.answer(&asked).await?.context("no answer")?;
+        answer.data.get("value").and_then(serde_json::Value::as_u64).context("no number")
     }
 
     /// Not a word to anybody, one line with the reason on its console, and the next request is served.
@@ -148,7 +156,7 @@ async fn t_217_t_218_t_226_t_313_what_a_device_drops_and_what_it_serves() -> Res
 }
 
 #[tokio::test]
-async fn t_305_a_device_that_trusts_the_signer_with_policies() -> Result<()> {
+async fn t_305_t_306_a_device_that_trusts_the_signer_with_policies() -> Result<()> {
     let mut range = Range::new(&["--trust-signer"]).await?;
     let stage = Arc::clone(&range.stage);
     let policy = "package io.choria.aaasvc\ndefault allow = true\n";
@@ -170,6 +178,87 @@ async fn t_305_a_device_that_trusts_the_signer_with_policies() -> Result<()> {
         305,
         "trust-signer: a delegator's signature; none; the caller's own; one without the flag",
         "served; delegation_missing; not authorized; delegator_refused",
+    );
+
+    // what the signer vouched for was asked by somebody else
+    let claims = json!({
+        "permissions": {"signed_fleet_management": true}, "agents": null, "opa_policy": policy,
+    });
+    let mallory = stage.caller_with("up=mallory", claims)?;
+    let swapped = Shot::of(&alice, |_| {})?.delegated(&signer);
+    range.drops(&swapped.with(|shot| shot.caller = mallory.token), "caller_mismatch").await?;
+    choria_rows::row(
+        306,
+        "trust-signer: the caller's token replaced by somebody else's, on the emulated device",
+        "silence, caller_mismatch",
+    );
+    Ok(())
+}
+
+/// Requests of one caller in a second.
+const RATE: u32 = 33;
+
+#[tokio::test]
+async fn t_316_one_caller_asks_without_end() -> Result<()> {
+    let mut range = Range::new(&[]).await?;
+    let stage = Arc::clone(&range.stage);
+    let flooder = stage.caller("up=flooder")?;
+    let mut other = stage.control().await?;
+    let stack = range.stack().await?;
+    let subject = subjects::node("choria", IDENTITY);
+    let length = test_length();
+
+    let (mut sent, mut worst, mut asked) = (0_u32, Duration::ZERO, 0_u32);
+    let began = tokio::time::Instant::now();
+    let mut flood = tokio::time::interval(Duration::from_secs(1) / RATE);
+    let mut replies = std::collections::BTreeMap::new();
+    let connection = &mut range.connection;
+    let flooding = async {
+        while began.elapsed() < length {
+            flood.tick().await;
+            let shot = Shot::of(&flooder, |_| {})?;
+            let refused = connection.publish(&subject, &shot.to_bytes()?).await?;
+            ensure!(refused.is_none(), "the broker refused it: {refused:?}");
+            replies.insert(shot.reply, 0_u32);
+            sent += 1;
+            // what has come meanwhile, the requests themselves among it
+            while let Some(message) = connection.message(Duration::ZERO).await? {
+                replies.entry(message.subject).and_modify(|count| *count += 1);
+            }
+        }
+        anyhow::Ok(())
+    };
+    let asking = async {
+        while began.elapsed() < length {
+            let start = tokio::time::Instant::now();
+            let answered = other.is_answered_by(IDENTITY, Duration::from_secs(20)).await?;
+            ensure!(answered, "somebody else is not served after {asked} answers");
+            worst = worst.max(start.elapsed());
+            asked += 1;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::try_join!(flooding, asking)?;
+    while let Some(message) = range.connection.message(Duration::from_secs(5)).await? {
+        replies.entry(message.subject).and_modify(|count| *count += 1);
+    }
+    let answered = replies.values().filter(|count| **count == 1).count();
+    ensure!(replies.values().all(|count| *count <= 1), "a request was answered twice");
+    ensure!(sent >= RATE * u32::try_from(length.as_secs())? / 2, "only {sent} were sent");
+
+    // it is the same start of the same device, and it holds no more than before
+    let after = range.stack().await?;
+    let console = range.device.console();
+    ensure!(console.matches("connected").count() == 2, "it lost its connection: {console}");
+    ensure!(console.matches("baked").count() == 2 && range.device.is_running(), "{console}");
+    ensure!(after <= 20 * 1024, "its stack has held {after} bytes, {stack} before");
+    choria_rows::row(
+        316,
+        format!("{sent} requests of one caller in {length:?}, on the emulated device"),
+        format!(
+            "{answered} answered, none twice; {asked} of {asked} of somebody else's, each within {worst:?}; same connection, stack {stack} and {after} bytes"
+        ),
     );
     Ok(())
 }

@@ -17,9 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// Steps in which an enrolment changes the storage of a device.
 const STEPS: u32 = 12;
 
-/// How long there is noise.
-const NOISE: Duration = Duration::from_secs(15);
-
 /// A hub with a listener for devices, and somebody at a terminal.
 struct Site {
     stage: Arc<Stage>,
@@ -126,6 +123,42 @@ fn a_blank_image_becomes_a_member_and_stays_one() -> Result<()> {
     wait_until("it answers again", PATIENCE, || {
         site.operator.answering().is_ok_and(|names| names.contains(&identity.to_owned()))
     })
+}
+
+/// The provisioner sends a device what it takes, and nothing that it could only drop (docs/spec/08 §7.1).
+#[test]
+fn the_provisioner_knows_what_a_device_takes() -> Result<()> {
+    let site = Site::start()?;
+    let helper = site.stage.path("helper.sh");
+    let good = std::fs::read_to_string(&helper)?;
+    // each of them is of the kind that devices keep
+    let issuers: Vec<String> = (0..40)
+        .map(|number| {
+            format!(r#""plugin.security.issuer.more{number}.public":"{}","#, site.stage.org.public())
+        })
+        .collect();
+    let mark = r#""rpcauthorization":"1","#;
+    ensure!(good.contains(mark), "{good}");
+    let large = good.replace(mark, &format!("{}{mark}", issuers.concat()));
+    choria_host::private_file::write_atomic(&helper, large.as_bytes(), 0o700)?;
+    let mut device = site.device("portion.example.net")?;
+    device.start()?;
+    let log = || site.stage.log("provisioner");
+    wait_until("it is deferred", PATIENCE, || log().contains("reason=deferred"))
+        .with_context(|| format!("{}\n{}", log(), device.console()))?;
+    ensure!(log().contains("reads at most 11776 (fact agent_core.rx_limit)"), "{}", log());
+    ensure!(!device.console().contains("dropped"), "it was sent: {}", device.console());
+
+    choria_host::private_file::write_atomic(&helper, good.as_bytes(), 0o700)?;
+    device.said("member=true")?;
+    device.said_times("connected", 2)?;
+    let log = log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("what a device does not take")).collect();
+    ensure!(told.len() == 2, "once for each attempt: {told:?}");
+    ensure!(told.iter().all(|line| line.contains("settings=5") && line.contains("policies=2")), "{told:?}");
+    let kept = String::from_utf8(device.stored("config").context("no configuration")?)?;
+    ensure!(kept.lines().count() == 6 && !kept.contains("token_file"), "{kept}");
+    Ok(())
 }
 
 /// Whoever is not who the image expects hears nothing: not a token, not a CONNECT.
@@ -342,55 +375,5 @@ fn side_by_side(network: &Network) -> Result<()> {
     let names = operator.answering()?;
     let of = |kind: &str| names.iter().filter(|name| name.starts_with(kind)).count();
     ensure!((of("device"), of("node"), of("swarm")) == (20, 5, 45), "{names:?}");
-    Ok(())
-}
-
-/// Whatever comes instead of a broker, the device goes on and finds its own. The seed of the noise is in the failure.
-#[test]
-fn t_314_noise_instead_of_a_broker() -> Result<()> {
-    let site = Site::start()?;
-    let noise = TcpListener::bind("127.0.0.1:0")?;
-    let port = noise.local_addr()?.port();
-    let started = std::time::Instant::now();
-    let heard = std::thread::spawn(move || -> Result<u32> {
-        let mut connections = 0;
-        noise.set_nonblocking(true)?;
-        while started.elapsed() < NOISE {
-            let Ok((mut connection, _)) = noise.accept() else {
-                #[allow(clippy::disallowed_methods)] // a thread of its own has nothing to await
-                std::thread::sleep(Duration::from_millis(10));
-                continue;
-            };
-            connection.set_nonblocking(false)?;
-            connections += 1;
-            // by turns: noise, noise that begins like INFO, and an INFO that asks for TLS with noise behind it
-            let head: &[u8] = match connections % 3 {
-                0 => b"",
-                1 => b"INFO {\"server_id\":",
-                _ => b"INFO {\"server_id\":\"x\",\"nonce\":\"abcdefghijk\",\"tls_required\":true,\"max_payload\":1048576}\r\n",
-            };
-            connection.write_all(head).ok();
-            for _ in 0..64 {
-                if connection.write_all(&forge::random::<1024>()?).is_err() {
-                    break;
-                }
-            }
-        }
-        Ok(connections)
-    });
-    let broker = format!("nats://{HOST}:{port},nats://{HOST}:{}", site.port);
-    let mut device = site.device_with(&Personality { broker, ..site.personality("d9.example.net")? })?;
-    device.start()?;
-    device.said("member=true")?;
-    let connections = heard.join().map_err(|_| anyhow::anyhow!("the noise ended"))??;
-    device.said_times("connected", 2)?;
-    ensure!(device.is_running() && !device.console().contains("fault"), "{}", device.console());
-    ensure!(connections > 0, "the device never met the noise");
-    site.asks("d9.example.net", &["rpcutil", "ping"])?;
-    choria_rows::row(
-        314,
-        format!("noise over TCP, before and after INFO, {connections} connections in {NOISE:?}"),
-        "no fault, no restart but the enrolment's; it serves",
-    );
     Ok(())
 }
