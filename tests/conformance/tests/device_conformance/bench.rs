@@ -141,6 +141,7 @@ impl Cases {
         let (count, stack) = last.split_once(" cases, stack ").with_context(|| last.clone())?;
         ensure!(count.parse::<usize>()? == self.expected.len(), "the device has run {last}");
         ensure!(stack.parse::<usize>()? <= STACK, "the device has used {last}");
+        eprintln!("the device has run {last} bytes");
         Ok(lines)
     }
 }
