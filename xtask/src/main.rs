@@ -1,6 +1,7 @@
 //! Tasks that cargo cannot express. `cargo xtask --help` lists them.
 #![allow(clippy::print_stdout)] // a command line tool: its results go to stdout
 
+mod audit;
 mod bench;
 mod embedded;
 mod fuzz;
@@ -34,6 +35,8 @@ enum Task {
     Targets(targets::Options),
     /// Sizes of what we ship: the agent binary and device images, held to what was committed
     Sizes(sizes::Options),
+    /// Look into device images for what may not be there: panics, calls to a debugger, secrets
+    Audit(audit::Options),
     /// Build the firmware of the tests and run devices in QEMU against the hub (docs/spec/08 §11)
     Qemu(qemu::Options),
     /// Personalise firmware: one device or a manifest of them (docs/device-images.md)
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Targets(options) => targets::run(&options),
         Task::Sizes(options) => sizes::run(&options),
+        Task::Audit(options) => audit::run(&options),
         Task::Qemu(options) => qemu::run(&options),
         Task::Image(options) => image::run(&options),
         Task::Verify(options) => image::verify(&options),

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{embedded::Toolchain, step};
 
-const DEVICE_TARGET: &str = "thumbv7m-none-eabi";
+pub(crate) const DEVICE_TARGET: &str = "thumbv7m-none-eabi";
 /// What images have been, committed: a build that has grown by more than two per cent fails until the file says so.
 const COMMITTED: &str = "agent-embedded/sizes.yaml";
 /// The stand-alone agent of a Linux node, stripped.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::rows::{Proofs, Rows};
-use crate::{guards, outside, qemu, readme, sizes, step, targets};
+use crate::{audit, guards, outside, qemu, readme, sizes, step, targets};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -31,13 +31,14 @@ enum Suite {
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("install", outside::install),
     ("format", format),
     ("lints", lints),
     ("licences and bans", deny),
     ("build", build),
     ("device images", || sizes::run(&sizes::Options::devices())),
+    ("what is in them", audit::all),
     ("device crate", qemu::check),
     ("tests", tests),
     ("documentation tests", documentation),

@@ -35,6 +35,60 @@ pub(crate) fn check(elf: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// What kind of processor it is for.
+pub(crate) fn machine(elf: &[u8]) -> Result<usize> {
+    half(elf, 0x12)
+}
+
+/// One section.
+#[derive(Debug)]
+pub(crate) struct Section<'e> {
+    pub(crate) name: String,
+    pub(crate) kind: u32,
+    pub(crate) flags: u32,
+    pub(crate) address: u32,
+    /// The number of the section that belongs to it, e.g. the names of symbols.
+    pub(crate) link: usize,
+    /// Empty when nothing of it is in the file.
+    pub(crate) bytes: &'e [u8],
+}
+
+impl Section<'_> {
+    /// Whether its bytes go into the device.
+    pub(crate) fn is_loaded(&self) -> bool {
+        const ALLOCATED: u32 = 2;
+        self.flags & ALLOCATED != 0 && !self.bytes.is_empty()
+    }
+}
+
+/// All sections, by their numbers.
+pub(crate) fn sections(elf: &[u8]) -> Result<Vec<Section<'_>>> {
+    const NOBITS: u32 = 8;
+    let (table, entry, count, names) =
+        (place(elf, 0x20)?, half(elf, 0x2e)?, half(elf, 0x30)?, half(elf, 0x32)?);
+    ensure!(count <= MAX_HEADERS && entry >= 40, "the ELF file's section headers make no sense");
+    let header = |number: usize| table.saturating_add(number.saturating_mul(entry));
+    let names = place(elf, header(names).saturating_add(0x10))?;
+    let mut sections = Vec::new();
+    for number in 0..count {
+        let field = |at: usize| word(elf, header(number).saturating_add(at));
+        let name = elf.get(names.saturating_add(usize::try_from(field(0)?)?)..).unwrap_or_default();
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let kind = field(4)?;
+        let (offset, size) = (usize::try_from(field(0x10)?)?, usize::try_from(field(0x14)?)?);
+        let end = if kind == NOBITS { offset } else { offset.saturating_add(size) };
+        sections.push(Section {
+            name: String::from_utf8_lossy(name).into_owned(),
+            kind,
+            flags: field(8)?,
+            address: field(0x0c)?,
+            link: usize::try_from(field(0x18)?)?,
+            bytes: if kind == NOBITS { &[] } else { elf.get(offset..end).context("a section is cut off")? },
+        });
+    }
+    Ok(sections)
+}
+
 /// Offset and length of a section in the file, and the address it is loaded at.
 pub(crate) fn section(elf: &[u8], name: &str) -> Result<(usize, usize, u32)> {
     let (table, entry, count, names) =

@@ -3,7 +3,7 @@
 //! The firmware is built once; each device gets a copy with its token, its organization's key, its broker's authority and
 //! its name in section `.baked`. The same inputs give the same bytes.
 
-mod elf;
+pub(crate) mod elf;
 mod formats;
 mod inputs;
 
