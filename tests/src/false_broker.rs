@@ -159,9 +159,17 @@ impl Drop for FalseBroker {
 }
 
 impl Shared {
-    fn meet(&self, mut connection: TcpStream) -> Result<()> {
+    /// One connection; when the act is over, so is the connection.
+    fn meet(&self, connection: TcpStream) -> Result<()> {
         lock(&self.told).calls += 1;
+        let end = connection.try_clone()?;
         lock(&self.live).push(connection.try_clone()?);
+        let outcome = self.perform(connection);
+        drop(end.shutdown(Shutdown::Both));
+        outcome
+    }
+
+    fn perform(&self, mut connection: TcpStream) -> Result<()> {
         connection.set_nodelay(true)?;
         let act = {
             let mut acts = lock(&self.acts);

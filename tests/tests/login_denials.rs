@@ -38,6 +38,7 @@ fn story(network: &Network) -> Result<()> {
     let before = person.token_and_seed()?;
     a_wrong_password(&person, &before)?;
     ensure!(person.token_and_seed()? != before, "the right password made no new token");
+    room_for_devices(&person)?;
     let before = person.token_and_seed()?;
     another_authority(&person)?;
     no_encryption(&person)?;
@@ -77,6 +78,27 @@ fn a_wrong_password(person: &Person<'_>, before: &[Vec<u8>; 2]) -> Result<()> {
         "the same words each time; then a new token",
     );
     choria_rows::row(174, "a failed login, then the old token", "req rpcutil ping works with the old token");
+    Ok(())
+}
+
+/// A token that small devices cannot be sent is made all the same, and the service says so once.
+fn room_for_devices(person: &Person<'_>) -> Result<()> {
+    let file = person.network.lab_folder().join("hub/users.json");
+    let good = std::fs::read_to_string(&file)?;
+    let mut users: serde_json::Value = serde_json::from_str(&good)?;
+    let user = users.as_array_mut().and_then(|users| users.first_mut()).context("no users")?;
+    let name = user.get("username").and_then(serde_json::Value::as_str).context("a name")?.to_owned();
+    let fields = user.as_object_mut().context("no fields")?;
+    fields.insert("opa_policy".into(), format!("package x\n{}", "# a line\n".repeat(600)).into());
+    write_private(&file, users.to_string().as_bytes())?;
+    let warning = "devices of profile small";
+    let warned = || person.network.log("aaa").matches(warning).count();
+    ensure!(warned() == 0, "it warned of an ordinary token");
+    let made = person.log_in(&name, "secret", &[])?;
+    ensure!(made.code == 0 && warned() == 1, "{made:?}: {}", person.network.log("aaa"));
+    write_private(&file, good.as_bytes())?;
+    let made = person.log_in(&name, "secret", &[])?;
+    ensure!(made.code == 0 && warned() == 1, "{made:?}: {}", person.network.log("aaa"));
     Ok(())
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     outside::install()?;
     let programs = ["build", "--locked", "-p", "choria", "--bins"];
     step::run("the hub", &mut step::cargo(&programs))?;
-    let mut scenarios = step::cargo(&["test", "--locked", "-p", "choria-tests", "--test", "devices", "--"]);
+    let mut scenarios = step::cargo(&["test", "--locked", "-p", "choria-tests", "--test", "device*", "--"]);
     scenarios.args(&options.scenario);
     step::run("devices in QEMU", &mut scenarios)?;
     let mut vectors = step::cargo(&["test", "--locked", "-p", "choria-conformance", "--tests", "--"]);
