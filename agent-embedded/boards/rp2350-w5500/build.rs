@@ -9,4 +9,8 @@ fn main() {
         println!("cargo::rerun-if-changed={from}");
     }
     println!("cargo::rustc-link-search={}", out.display());
+    // not in .cargo/config.toml: cargo takes the dot in this target's name for its own
+    for script in ["link.x", "baked.x"] {
+        println!("cargo::rustc-link-arg-bins=-T{script}");
+    }
 }
