@@ -3,6 +3,7 @@
 
 mod audit;
 mod bench;
+mod boards;
 mod embedded;
 mod fuzz;
 mod guards;

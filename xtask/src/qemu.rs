@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{outside, sizes, step};
+use crate::{boards, outside, sizes, step};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -33,31 +33,32 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The firmware for QEMU and the image with the cases' code, where the tests look for them.
 pub(crate) fn build() -> Result<()> {
-    sizes::device_image("boards/qemu-lm3s", "qemu-lm3s")?;
+    sizes::board_image(&boards::named("qemu-lm3s")?)?;
     sizes::device_image("conformance", "agent-core-conformance").map(drop)
 }
 
-/// Format, lints and tests of the device crate on this machine: it is no member of the workspace.
+/// Format, lints and tests of the device crates on this machine: they are no members of the workspace.
 pub(crate) fn check() -> Result<()> {
     let folder = step::root().join("agent-embedded");
-    let products = step::target_directory().join("embedded-host");
-    let cargo = |arguments: &[&str]| {
-        let mut command: Command = step::cargo(arguments);
-        command.current_dir(&folder).env("CARGO_TARGET_DIR", &products);
-        command
-    };
-    step::run("cargo fmt --check, device crate", &mut cargo(&["fmt", "--check"]))?;
     let mut images = vec![folder.join("conformance")];
-    for board in std::fs::read_dir(folder.join("boards"))? {
-        images.push(board?.path());
-    }
-    for image in images.iter().filter(|image| image.join("Cargo.toml").exists()) {
+    images.extend(boards::all()?.iter().map(boards::Board::folder));
+    for image in images {
         let mut format = step::cargo(&["fmt", "--check"]);
         step::run("cargo fmt --check, image", format.current_dir(image))?;
     }
-    step::run(
-        "clippy, device crate",
-        &mut cargo(&["clippy", "--locked", "--features", "flash", "--all-targets", "--", "-D", "warnings"]),
-    )?;
-    step::run("tests of the device crate", &mut cargo(&["test", "--locked", "--features", "flash"]))
+    for (folder, features) in [(folder.clone(), &["--features", "flash"][..]), (folder.join("firmware"), &[])]
+    {
+        let products = step::target_directory().join("embedded-host");
+        let cargo = |arguments: &[&[&str]]| {
+            let mut command: Command = step::cargo(&arguments.concat());
+            command.current_dir(&folder).env("CARGO_TARGET_DIR", &products);
+            command
+        };
+        step::run("cargo fmt --check, device crate", &mut cargo(&[&["fmt", "--check"]]))?;
+        let lints: [&[&str]; 3] =
+            [&["clippy", "--locked", "--all-targets"], features, &["--", "-D", "warnings"]];
+        step::run("clippy, device crate", &mut cargo(&lints))?;
+        step::run("tests of the device crate", &mut cargo(&[&["test", "--locked"], features]))?;
+    }
+    Ok(())
 }

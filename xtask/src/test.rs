@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use crate::rows::{Proofs, Rows};
-use crate::{audit, guards, outside, qemu, readme, sizes, step, targets};
+use crate::{audit, boards, guards, outside, qemu, readme, sizes, step, targets};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -101,9 +101,23 @@ fn deny() -> Result<()> {
             "xtask: note: no advisory database in ~/.cargo/advisory-dbs: run `cargo deny fetch`, then this again"
         );
     }
-    let mut command = Command::new(program);
-    command.args(["--locked", "--workspace", "check", "--hide-inclusion-graph"]).args(checks);
-    step::run("cargo deny", command.current_dir(step::root()))
+    let mut workspaces = vec![step::root()];
+    workspaces.extend(devices()?);
+    for workspace in workspaces {
+        let mut command = Command::new(&program);
+        command.args(["--locked", "--workspace", "check", "--hide-inclusion-graph"]);
+        command.arg("--config").arg(step::root().join("deny.toml")).args(&checks).current_dir(&workspace);
+        step::run(&format!("cargo deny, {}", workspace.display()), &mut command)?;
+    }
+    Ok(())
+}
+
+/// What devices are made of: workspaces of their own.
+fn devices() -> Result<Vec<std::path::PathBuf>> {
+    let folder = step::root().join("agent-embedded");
+    let mut workspaces = vec![folder.clone(), folder.join("firmware")];
+    workspaces.extend(boards::all()?.iter().map(boards::Board::folder));
+    Ok(workspaces)
 }
 
 /// The binaries that whole-system tests start.

@@ -47,6 +47,8 @@ pub(crate) struct Section<'e> {
     pub(crate) kind: u32,
     pub(crate) flags: u32,
     pub(crate) address: u32,
+    /// Bytes of memory.
+    pub(crate) size: u32,
     /// The number of the section that belongs to it, e.g. the names of symbols.
     pub(crate) link: usize,
     /// Empty when nothing of it is in the file.
@@ -54,10 +56,15 @@ pub(crate) struct Section<'e> {
 }
 
 impl Section<'_> {
+    /// Whether it takes memory of the device.
+    pub(crate) fn is_allocated(&self) -> bool {
+        const ALLOCATED: u32 = 2;
+        self.flags & ALLOCATED != 0 && self.size > 0
+    }
+
     /// Whether its bytes go into the device.
     pub(crate) fn is_loaded(&self) -> bool {
-        const ALLOCATED: u32 = 2;
-        self.flags & ALLOCATED != 0 && !self.bytes.is_empty()
+        self.is_allocated() && !self.bytes.is_empty()
     }
 }
 
@@ -82,6 +89,7 @@ pub(crate) fn sections(elf: &[u8]) -> Result<Vec<Section<'_>>> {
             kind,
             flags: field(8)?,
             address: field(0x0c)?,
+            size: field(0x14)?,
             link: usize::try_from(field(0x18)?)?,
             bytes: if kind == NOBITS { &[] } else { elf.get(offset..end).context("a section is cut off")? },
         });

@@ -1,5 +1,7 @@
 //! The files that programmers take: raw binary, Intel HEX, UF2.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 
 use super::elf::Segment;
@@ -83,24 +85,28 @@ pub(crate) fn intel_hex(segments: &[Segment<'_>]) -> Result<String> {
     Ok(text)
 }
 
-/// Blocks of 512 bytes with 256 of data, each with its address.
+/// Blocks of 512 bytes with 256 of data, each with its address. A boot loader takes whole pages on their borders, so what
+/// segments leave of a page is 0xFF, and two that share a page share a block.
 pub(crate) fn uf2(segments: &[Segment<'_>], family: u32) -> Result<Vec<u8>> {
     const PAYLOAD: usize = 256;
-    let pages: Vec<(u32, &[u8])> = segments
-        .iter()
-        .flat_map(|segment| {
-            let pages = segment.bytes.chunks(PAYLOAD).enumerate();
-            pages.map(|(number, page)| (segment.address.wrapping_add((number * PAYLOAD) as u32), page))
-        })
-        .collect();
+    let mut pages: BTreeMap<u32, [u8; PAYLOAD]> = BTreeMap::new();
+    for segment in segments {
+        for (number, byte) in segment.bytes.iter().enumerate() {
+            let address = segment.address.wrapping_add(u32::try_from(number)?);
+            let page = pages.entry(address / PAYLOAD as u32).or_insert([0xff; PAYLOAD]);
+            if let Some(to) = page.get_mut(address as usize % PAYLOAD) {
+                *to = *byte;
+            }
+        }
+    }
     let count = u32::try_from(pages.len())?;
     let mut file = Vec::with_capacity(pages.len() * 512);
-    for (number, (address, page)) in pages.iter().enumerate() {
+    for (number, (page, bytes)) in pages.iter().enumerate() {
         let head = [
             0x0a32_4655,
             0x9e5d_5157,
             0x2000,
-            *address,
+            page.wrapping_mul(PAYLOAD as u32),
             PAYLOAD as u32,
             u32::try_from(number)?,
             count,
@@ -108,7 +114,7 @@ pub(crate) fn uf2(segments: &[Segment<'_>], family: u32) -> Result<Vec<u8>> {
         ];
         head.iter().for_each(|word| file.extend_from_slice(&word.to_le_bytes()));
         let mut data = [0_u8; 476];
-        data.iter_mut().zip(*page).for_each(|(to, from)| *to = *from);
+        data.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         file.extend_from_slice(&data);
         file.extend_from_slice(&0x0ab1_6f30_u32.to_le_bytes());
     }
@@ -151,6 +157,25 @@ mod tests {
         assert!(file.starts_with(b"UF2\n") && file[508..512] == [0x30, 0x6f, 0xb1, 0x0a]);
         assert_eq!(u32::from_le_bytes(file[512 + 12..512 + 16].try_into().unwrap()), 0x1000_0100);
         assert_eq!((file[20], file[24], file[512 + 20]), (0, 2, 1));
-        assert_eq!(file[512 + 32 + 44], 0, "padding");
+        assert_eq!(
+            (file[512 + 32 + 43], file[512 + 32 + 44]),
+            (1, 0xff),
+            "the rest of the page is as if erased"
+        );
+        assert_eq!(file[512 + 32 + 256], 0, "padding");
+    }
+
+    /// As firmware comes: a table, and a program that begins in the middle of a page.
+    #[test]
+    fn segments_that_share_a_page_share_a_uf2_block() {
+        let segments = [
+            Segment { address: 0x1000_0100, bytes: &[1; 0xc0] },
+            Segment { address: 0x1000_01c4, bytes: &[2; 0x100] },
+        ];
+        let file = uf2(&segments, 0xe48b_ff59).unwrap();
+        let addresses: Vec<u32> =
+            file.chunks(512).map(|block| u32::from_le_bytes(block[12..16].try_into().unwrap())).collect();
+        assert_eq!(addresses, [0x1000_0100, 0x1000_0200]);
+        assert_eq!((file[32 + 0xbf], file[32 + 0xc0], file[32 + 0xc4]), (1, 0xff, 2));
     }
 }

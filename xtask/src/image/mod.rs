@@ -15,6 +15,7 @@ use agent_core::x509pin::Pin;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest as _, Sha256};
 
+use crate::boards::{self, Board};
 use formats::Format;
 
 /// Inputs that cannot be used end with this code (docs/spec/08 §10.4).
@@ -41,7 +42,7 @@ pub(crate) struct Options {
     /// Files to write
     #[arg(long, value_delimiter = ',', default_value = "elf")]
     format: Vec<Format>,
-    /// Board, for UF2: rp2040-w5500 or rp2350-w5500
+    /// Board, for UF2, e.g. rp2040-w5500: a folder in agent-embedded/boards
     #[arg(long)]
     board: Option<String>,
     /// Write the 4 KiB of the section alone
@@ -135,10 +136,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn make(options: &Options) -> Result<()> {
     let firmware =
         std::fs::read(&options.elf).with_context(|| format!("cannot read {}", options.elf.display()))?;
-    elf::check(&firmware).with_context(|| options.elf.display().to_string())?;
-    let (offset, size, address) = elf::section(&firmware, ".baked")?;
-    ensure!(size == SECTION, "section .baked has {size} bytes instead of {SECTION}");
-    let place = firmware.get(offset..).and_then(<[u8]>::first_chunk::<SECTION>).context("a short section")?;
+    let (offset, address, place) = place(&firmware).with_context(|| options.elf.display().to_string())?;
     match Baked::parse(place) {
         Err(BakedError::Blank) => {}
         Ok(before) if options.force || before.identity == options.identity.as_deref() => {}
@@ -193,16 +191,38 @@ fn make(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The personalised section of firmware: its offset in the file, its address, and what it holds.
+fn place(firmware: &[u8]) -> Result<(usize, u32, &[u8; SECTION])> {
+    elf::check(firmware)?;
+    let (offset, size, address) = elf::section(firmware, ".baked")?;
+    ensure!(size == SECTION, "section .baked has {size} bytes instead of {SECTION}");
+    let place = firmware.get(offset..).and_then(<[u8]>::first_chunk::<SECTION>).context("a short section")?;
+    Ok((offset, address, place))
+}
+
+/// Whether images can be made of this firmware; returns the address of the section that they fill.
+pub(crate) fn takes_images(firmware: &[u8], board: &Board) -> Result<u32> {
+    let (_, address, place) = place(firmware)?;
+    ensure!(matches!(Baked::parse(place), Err(BakedError::Blank)), "section .baked is not blank");
+    let segments = elf::segments(firmware)?;
+    if let Some(family) = board.uf2_family {
+        formats::uf2(&segments, family)?;
+    }
+    Ok(address)
+}
+
 fn family(options: &Options) -> Result<u32> {
     if !options.format.contains(&Format::Uf2) {
         return Ok(0);
     }
-    match options.board.as_deref() {
-        Some("rp2040-w5500") => Ok(0xe48b_ff56),
-        Some("rp2350-w5500") => Ok(0xe48b_ff59),
-        Some(other) => bail!("board {other} takes no UF2: rp2040-w5500 and rp2350-w5500 do"),
-        None => bail!("UF2 needs --board: rp2040-w5500 or rp2350-w5500"),
-    }
+    let takes_uf2: Vec<String> = boards::all()?
+        .into_iter()
+        .filter(|board| board.uf2_family.is_some())
+        .map(|board| board.name)
+        .collect();
+    let takes_uf2 = takes_uf2.join(" and ");
+    let Some(name) = options.board.as_deref() else { bail!("UF2 needs --board: {takes_uf2}") };
+    boards::named(name)?.uf2_family.with_context(|| format!("board {name} takes no UF2: {takes_uf2} do"))
 }
 
 fn records<'r>(
