@@ -1,6 +1,7 @@
 //! Where the brokers are: URLs with an address, as images and configurations hold them.
 
-use embassy_net::Ipv4Address;
+use core::net::Ipv4Addr;
+
 use heapless::Vec;
 
 /// Brokers that are kept of a list; the rest is not tried.
@@ -10,7 +11,7 @@ const DEFAULT_PORT: u16 = 4222;
 /// One broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Broker {
-    pub(crate) address: Ipv4Address,
+    pub(crate) address: Ipv4Addr,
     pub(crate) port: u16,
 }
 
@@ -47,7 +48,7 @@ mod tests {
             ["nats://192.0.2.1:4223, tls://192.0.2.2/", "broker.example.net:4222,192.0.2.3:x,,192.0.2.4"]
                 .into_iter(),
         );
-        let broker = |last, port| Broker { address: Ipv4Address::new(192, 0, 2, last), port };
+        let broker = |last, port| Broker { address: Ipv4Addr::new(192, 0, 2, last), port };
         assert_eq!(brokers.as_slice(), [broker(1, 4223), broker(2, 4222), broker(4, 4222)]);
         assert_eq!(
             parse(["192.0.2.1,192.0.2.1,192.0.2.1,192.0.2.1,192.0.2.1"].into_iter()).len(),

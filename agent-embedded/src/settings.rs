@@ -4,7 +4,7 @@ use agent_core::config::Config;
 use agent_core::json::Object;
 use heapless::{String, Vec};
 
-use crate::brokers::{self, Broker, MAX_BROKERS};
+use super::brokers::{self, Broker, MAX_BROKERS};
 
 /// Longest identity.
 pub(crate) const IDENTITY: usize = 128;

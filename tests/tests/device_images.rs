@@ -129,3 +129,44 @@ fn what_no_device_could_use_is_refused_with_the_reason() -> Result<()> {
     ensure!(!bench.path("out").exists(), "something was written");
     Ok(())
 }
+
+#[test]
+fn t_309_release_images_say_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let audit = |elf: &Path, board: &str| -> Result<(i32, String)> {
+        let mut command = Command::new(binary("xtask"));
+        let output = command.args(["audit", "--board", board, "--elf"]).arg(elf).output()?;
+        Ok((code(&output), String::from_utf8_lossy(&output.stderr).into_owned()))
+    };
+    let shipped = firmware()?;
+    let fine = audit(&shipped, "qemu-lm3s")?;
+    ensure!(fine.0 == 0, "{fine:?}");
+    // The same calls on a board that has storage and a clock of its own.
+    let debugged = audit(&shipped, "rp2040-w5500")?;
+    ensure!(debugged.0 != 0 && debugged.1.contains("calls to a debugger"), "{debugged:?}");
+    let image = std::fs::read(&shipped)?;
+    let sentence = b"the personalised part of this image is damaged";
+    let at = image.windows(sentence.len()).position(|part| part == sentence);
+    let at = at.ok_or_else(|| anyhow::anyhow!("the sentence to overwrite is not in the image"))?;
+    let changed = folder.path().join("changed");
+    for (words, reason) in [
+        ("index out of bounds: the len", "'index out of bounds'"),
+        ("/home/builder/x/y", "'/home/'"),
+        ("board/src/main.rs", "the path of a source"),
+        ("-----BEGIN PRIVATE KEY-----", "a key or a certificate"),
+        ("eyJhbGciOiJFZERTQSJ9.e30", "a token"),
+    ] {
+        let mut bytes = image.clone();
+        let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..words.len()));
+        place.ok_or_else(|| anyhow::anyhow!("out of the image"))?.copy_from_slice(words.as_bytes());
+        std::fs::write(&changed, bytes)?;
+        let refused = audit(&changed, "qemu-lm3s")?;
+        ensure!(refused.0 != 0 && refused.1.contains(reason), "{words}: {refused:?}");
+    }
+    choria_rows::row(
+        309,
+        "audit of the linked firmware: calls to a debugger, words of panics, paths, keys, tokens; the same image with each of them put in",
+        "none but the calls to a debugger of the board that has nothing else; each one put in is refused by name",
+    );
+    Ok(())
+}

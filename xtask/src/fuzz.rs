@@ -3,6 +3,7 @@
 //! Corpora grow in xtask's cache, outside the checkout. What breaks a target is copied to `tests/fuzz/cases/<target>/`, where
 //! `cargo test -p choria-fuzz` replays it from then on.
 
+mod kept;
 mod outcome;
 
 use std::path::{Path, PathBuf};
@@ -17,14 +18,20 @@ use outcome::Outcome;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A target, or all
-    target: Option<String>,
+    /// Targets, or all
+    targets: Vec<String>,
     /// Minutes for each target
     #[arg(long, default_value_t = 10)]
     minutes: u32,
     /// Targets at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Only the targets of what devices have, too: they build without the hub
+    #[arg(long)]
+    core: bool,
+    /// Do not search: write the smallest inputs that reach what the corpora reach to tests/fuzz/corpus
+    #[arg(long)]
+    keep: bool,
     /// Print the targets with their oracles and stop
     #[arg(long)]
     list: bool,
@@ -55,7 +62,7 @@ struct Target {
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.jobs > 0 && options.minutes > 0, "--jobs and --minutes must be at least 1");
-    let program = build()?;
+    let program = build(options.core)?;
     let targets = targets(&program)?;
     if options.list {
         for target in &targets {
@@ -63,11 +70,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         return Ok(());
     }
-    let mut chosen: Vec<&Target> = targets
+    let is_named = |target: &Target| options.targets.contains(&target.name);
+    let unknown: Vec<&str> = options
+        .targets
         .iter()
-        .filter(|target| options.target.as_ref().is_none_or(|name| *name == target.name))
+        .map(String::as_str)
+        .filter(|name| !targets.iter().any(|target| target.name == *name))
         .collect();
-    ensure!(!chosen.is_empty(), "there is no such target; --list shows them");
+    ensure!(unknown.is_empty(), "no such target: {}; --list shows them", unknown.join(", "));
+    let mut chosen: Vec<&Target> =
+        targets.iter().filter(|target| options.targets.is_empty() || is_named(target)).collect();
+    if options.keep {
+        return chosen.iter().try_for_each(|target| kept::write(&program, &target.name));
+    }
     chosen.reverse();
     let queue = Mutex::new(chosen);
     let outcomes = Mutex::new(Vec::new());
@@ -102,12 +117,15 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The harness with every target in it.
-fn build() -> Result<PathBuf> {
+/// The harness with its targets in it.
+fn build(core: bool) -> Result<PathBuf> {
     let output = step::target_directory().join("fuzz");
     // Named, so that build scripts and procedural macros are not instrumented.
     let host = host()?;
     let mut cargo = step::cargo(&["build", "--locked", "--release", "--target", &host]);
+    if core {
+        cargo.arg("--no-default-features");
+    }
     cargo
         .current_dir(step::root().join(HARNESS))
         .env("CARGO_TARGET_DIR", &output)

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 /// A document of golden vectors, by its path below `tests/fixtures`.
@@ -19,6 +21,11 @@ pub(crate) fn fixture(name: &str) -> Value {
         other => panic!("there are no vectors {other}"),
     };
     serde_json::from_str(text).expect("golden vectors are JSON")
+}
+
+/// Texts as inputs.
+pub(crate) fn texts(list: &[&str]) -> Vec<Vec<u8>> {
+    list.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 /// Every text inside of a document.
@@ -68,20 +75,27 @@ pub fn cases(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cases").join(target)
 }
 
-/// The kept inputs of a target, with their names.
+/// The kept inputs of a target, with their names: what once broke it, and what a search has reached.
 ///
 /// # Errors
-/// The folder is there and cannot be read.
+/// A file is there and cannot be read.
 pub fn kept(target: &str) -> std::io::Result<Vec<(String, Vec<u8>)>> {
-    let folder = cases(target);
-    if !folder.exists() {
-        return Ok(Vec::new());
-    }
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        found.push((entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?));
+    let folder = cases(target);
+    if folder.exists() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            found.push((entry.file_name().to_string_lossy().into_owned(), std::fs::read(entry.path())?));
+        }
     }
     found.sort();
+    let searched =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target).with_extension("txt");
+    if searched.exists() {
+        let broken = |error| std::io::Error::other(format!("{}: {error}", searched.display()));
+        for (number, line) in (1..).zip(std::fs::read_to_string(&searched)?.lines()) {
+            found.push((format!("corpus-{number:03}"), STANDARD.decode(line).map_err(broken)?));
+        }
+    }
     Ok(found)
 }

@@ -10,7 +10,7 @@ use choria_protocol::ddl::Ddl;
 use choria_provisioner::ProvisionerConfig;
 
 use crate::Target;
-use crate::control::texts;
+use crate::corpus::texts;
 use crate::effort::within;
 use crate::pieces::joined;
 

@@ -6,7 +6,7 @@ use choria_host::Settings;
 use choria_provisioner::helper::{HelperReply, check_line};
 
 use crate::Target;
-use crate::control::texts;
+use crate::corpus::texts;
 use crate::pieces::Script;
 
 pub(crate) const TARGETS: &[Target] = &[Target {

@@ -3,8 +3,7 @@
 use agent_core::json::{Error, Object, Value, check_unambiguous, unescape_in_place};
 
 use crate::Target;
-use crate::control::texts;
-use crate::corpus::{documents, fixture};
+use crate::corpus::{documents, fixture, texts};
 use crate::oracle::{Case, Reading, read};
 
 pub(crate) const TARGETS: &[Target] = &[Target {

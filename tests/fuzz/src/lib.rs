@@ -16,26 +16,42 @@ pub mod corpus;
 mod effort;
 mod oracle;
 mod pieces;
+pub mod replay;
 
-mod admission;
+// What a device has of it, too.
+mod baked;
+mod broker;
 mod calls;
 mod certificates;
-mod control;
-mod files;
-mod filters;
-mod helper;
+mod device;
+mod facts;
 mod json;
 mod node;
 mod provisioning;
-mod rego;
-pub mod replay;
 mod session;
 mod signatures;
-mod signing;
-mod subjects;
-mod terminal;
 mod tokens;
 mod wire;
+
+// What only hosts have.
+#[cfg(feature = "hosts")]
+mod admission;
+#[cfg(feature = "hosts")]
+mod control;
+#[cfg(feature = "hosts")]
+mod files;
+#[cfg(feature = "hosts")]
+mod filters;
+#[cfg(feature = "hosts")]
+mod helper;
+#[cfg(feature = "hosts")]
+mod rego;
+#[cfg(feature = "hosts")]
+mod signing;
+#[cfg(feature = "hosts")]
+mod subjects;
+#[cfg(feature = "hosts")]
+mod terminal;
 
 /// One part under test with what must hold for it.
 #[derive(Debug, Clone, Copy)]
@@ -53,15 +69,11 @@ pub struct Target {
     pub longest: usize,
 }
 
-/// Every target.
-pub const TARGETS: &[&[Target]] = &[
-    control::TARGETS,
-    subjects::TARGETS,
+/// The targets of what devices and hosts have.
+const CORE: &[&[Target]] = &[
+    broker::TARGETS,
     json::TARGETS,
-    filters::TARGETS,
-    files::TARGETS,
-    rego::TARGETS,
-    terminal::TARGETS,
+    facts::TARGETS,
     tokens::TARGETS,
     signatures::TARGETS,
     certificates::TARGETS,
@@ -69,14 +81,29 @@ pub const TARGETS: &[&[Target]] = &[
     session::TARGETS,
     calls::TARGETS,
     provisioning::TARGETS,
+    baked::TARGETS,
+    device::TARGETS,
+];
+
+/// The targets of what only hosts have.
+#[cfg(feature = "hosts")]
+const HOSTS: &[&[Target]] = &[
+    control::TARGETS,
+    subjects::TARGETS,
+    filters::TARGETS,
+    files::TARGETS,
+    rego::TARGETS,
+    terminal::TARGETS,
     helper::TARGETS,
     admission::TARGETS,
     signing::TARGETS,
 ];
+#[cfg(not(feature = "hosts"))]
+const HOSTS: &[&[Target]] = &[];
 
 /// The targets one by one.
 pub fn targets() -> impl Iterator<Item = &'static Target> {
-    TARGETS.iter().copied().flatten()
+    CORE.iter().chain(HOSTS).copied().flatten()
 }
 
 /// The target of this name.

@@ -137,6 +137,33 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
+/// The members of these names in the outermost object, when none is there twice. Nobody looks into the others.
+pub(crate) fn members(document: &[u8], names: &[&str]) -> Option<serde_json::Map<String, Value>> {
+    struct Named<'n>(&'n [&'n str]);
+    impl<'de> serde::de::Visitor<'de> for Named<'_> {
+        type Value = serde_json::Map<String, Value>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut members = serde_json::Map::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if !self.0.contains(&name.as_str()) {
+                    map.next_value::<serde::de::IgnoredAny>()?;
+                } else if members.insert(name, map.next_value()?).is_some() {
+                    return Err(serde::de::Error::custom("twice"));
+                }
+            }
+            Ok(members)
+        }
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(document);
+    let members = serde::Deserializer::deserialize_any(&mut deserializer, Named(names)).ok()?;
+    deserializer.end().ok().map(|()| members)
+}
+
 /// Whether the outermost object names each of these at most once, and none of them in another case.
 pub(crate) fn each_once(document: &[u8], names: &[&str]) -> bool {
     struct Once<'n>(&'n [&'n str]);
@@ -160,21 +187,4 @@ pub(crate) fn each_once(document: &[u8], names: &[&str]) -> bool {
         }
     }
     serde_json::Deserializer::from_slice(document).deserialize_any(Once(names)).unwrap_or(false)
-}
-
-/// Whether a subject matches a pattern, by the words of docs/spec/09 §A6: token by token, from the front, recursively.
-pub(crate) fn subject_matches(pattern: &[&[u8]], subject: &[&[u8]]) -> bool {
-    match (pattern, subject) {
-        ([b">"], [_, ..]) => true,
-        ([], []) => true,
-        ([first, pattern @ ..], [token, subject @ ..]) => {
-            (first == b"*" || first == token) && subject_matches(pattern, subject)
-        }
-        _ => false,
-    }
-}
-
-/// The tokens of a subject.
-pub(crate) fn tokens(subject: &[u8]) -> Vec<&[u8]> {
-    subject.split(|byte| *byte == b'.').collect()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use choria_host::rego::{Extensions, Policy};
 
 use crate::Target;
-use crate::control::texts;
+use crate::corpus::texts;
 use crate::effort::within;
 
 pub(crate) const TARGETS: &[Target] = &[Target {

@@ -15,7 +15,7 @@ use choria_token::{ClientClaims, Issuer, Seed, SigningKey, ksuid};
 use serde_json::{Value, json};
 
 use crate::Target;
-use crate::control::texts;
+use crate::corpus::texts;
 use crate::pieces::Script;
 
 pub(crate) const TARGETS: &[Target] = &[

@@ -7,7 +7,6 @@ use nats_engine::permissions::{Compiled, SubscribeDecision};
 use nats_engine::{AccountConfig, Engine, EngineConfig, InProcess, Open, Permissions, Rules, subject};
 
 use crate::Target;
-use crate::oracle::{subject_matches, tokens};
 use crate::pieces::{Script, joined};
 
 pub(crate) const TARGETS: &[Target] = &[
@@ -245,4 +244,21 @@ fn permission_set(input: &[u8]) {
             assert_ne!(decision, SubscribeDecision::Denied, "a literal that is allowed was denied");
         }
     }
+}
+
+/// Whether a subject matches a pattern, by the words of docs/spec/09 §A6: token by token, from the front, recursively.
+fn subject_matches(pattern: &[&[u8]], subject: &[&[u8]]) -> bool {
+    match (pattern, subject) {
+        ([b">"], [_, ..]) => true,
+        ([], []) => true,
+        ([first, pattern @ ..], [token, subject @ ..]) => {
+            (first == b"*" || first == token) && subject_matches(pattern, subject)
+        }
+        _ => false,
+    }
+}
+
+/// The tokens of a subject.
+fn tokens(subject: &[u8]) -> Vec<&[u8]> {
+    subject.split(|byte| *byte == b'.').collect()
 }

@@ -1,7 +1,7 @@
 //! Text of a peer on the operator's terminal and in one-line messages.
 
 use crate::Target;
-use crate::control::texts;
+use crate::corpus::texts;
 
 pub(crate) const TARGETS: &[Target] = &[Target {
     name: "terminal_escape",
