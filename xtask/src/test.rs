@@ -105,8 +105,8 @@ fn deny() -> Result<()> {
     workspaces.extend(devices()?);
     for workspace in workspaces {
         let mut command = Command::new(&program);
-        command.args(["--locked", "--workspace", "check", "--hide-inclusion-graph"]);
-        command.arg("--config").arg(step::root().join("deny.toml")).args(&checks).current_dir(&workspace);
+        command.args(["--locked", "--workspace", "--config"]).arg(step::root().join("deny.toml"));
+        command.args(["check", "--hide-inclusion-graph"]).args(&checks).current_dir(&workspace);
         step::run(&format!("cargo deny, {}", workspace.display()), &mut command)?;
     }
     Ok(())
