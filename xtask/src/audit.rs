@@ -12,10 +12,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::embedded::Toolchain;
 use crate::image::elf;
-use crate::{sizes, step};
+use crate::{boards, sizes, step};
 
-/// Images that go into devices: their folder below `agent-embedded`, and their board.
-const SHIPPED: [(&str, &str); 1] = [("boards/qemu-lm3s", "qemu-lm3s")];
 /// Boards whose storage, clock and console are a debugger's: those of the tests.
 const DEBUGGED: [&str; 1] = ["qemu-lm3s"];
 
@@ -44,8 +42,8 @@ pub(crate) fn all() -> Result<()> {
     println!(
         "agent-core-probe: no panic that input could reach; {tolerated} calls of dependencies are explained"
     );
-    for (folder, name) in SHIPPED {
-        firmware(&sizes::device_image(folder, name)?, name)?;
+    for board in boards::all()?.iter().filter(|board| board.shrink) {
+        firmware(&sizes::board_image(board)?, &board.name)?;
     }
     Ok(())
 }

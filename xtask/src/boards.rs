@@ -18,7 +18,7 @@ pub(crate) struct Board {
     pub(crate) target: String,
     /// Buffers of the agent, docs/spec/08 §6.4.
     pub(crate) profile: String,
-    /// The build leaves out what a panic says: for a chip whose flash is nearly full.
+    /// The build leaves out what a panic says and where: it ends in a fault. Such images are held to docs/spec/10 T-309.
     #[serde(default)]
     pub(crate) shrink: bool,
     /// As memory.x has it; where the chip's own crate brings that file, what it says.
