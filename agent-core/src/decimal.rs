@@ -70,22 +70,14 @@ mod millionths {
     const ONE: i64 = 1_000_000;
 
     pub(super) fn parse(text: &str) -> Option<Value> {
-        let (negative, digits) = match text.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, text.strip_prefix('+').unwrap_or(text)),
-        };
-        let (mantissa, exponent) = match digits.split_once(['e', 'E']) {
-            Some((mantissa, exponent)) => (mantissa, exponent.parse::<i16>().ok()?),
-            None => (digits, 0),
-        };
-        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let (negative, whole, fraction, exponent) = crate::json::number::parts(text)?;
         if whole.is_empty() && fraction.is_empty() {
             return None;
         }
         // Digits from the first to the last millionth; what is smaller is cut.
-        let mut left = i32::try_from(whole.len()).ok()?.checked_add(exponent.into())?.checked_add(6)?;
+        let mut left = i32::try_from(whole.len()).ok()?.checked_add(exponent)?.checked_add(6)?;
         let mut value = 0_i64;
-        for byte in whole.bytes().chain(fraction.bytes()) {
+        for byte in whole.iter().chain(fraction) {
             let digit = i64::from(byte.checked_sub(b'0').filter(|digit| *digit < 10)?);
             if left > 0 {
                 left = left.saturating_sub(1);

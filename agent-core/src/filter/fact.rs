@@ -4,10 +4,10 @@
 use super::Matcher;
 use crate::case::lower;
 use crate::decimal::Number;
+use crate::json::number::{Decimal, integer};
 use crate::json::path::{Found, lookup};
 use crate::json::{Kind, Text};
 use core::cmp::Ordering;
-use core::fmt::Write as _;
 
 /// Why a comparison has no answer; the whole filter then does not match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,14 +145,13 @@ fn number<M: Matcher>(
         };
     }
     let fact = fact.cut();
-    let mut text: heapless::String<20> = heapless::String::new();
-    write!(text, "{fact}").map_err(|_| FactFailure::TooLong)?;
+    let text = Decimal::signed(fact);
     match operator {
-        Operator::Equal => Ok(text == value),
-        Operator::NotEqual => Ok(text != value),
-        Operator::Like => like(matcher, value, &text),
+        Operator::Equal => Ok(text.as_str() == value),
+        Operator::NotEqual => Ok(text.as_str() != value),
+        Operator::Like => like(matcher, value, text.as_str()),
         _ => {
-            let wanted: i64 = value.parse().map_err(|_| FactFailure::Value)?;
+            let wanted = integer(value).ok_or(FactFailure::Value)?;
             Ok(operator.accepts(fact.cmp(&wanted)))
         }
     }

@@ -132,11 +132,10 @@ impl<'a> Filter<'a> {
                 .into_iter()
                 .all(|list| each(list).nth(MAX_EVALUATED).is_none())
             && (is_empty(&self.identity)
-                || each(&self.identity).any(|v| identity_matches(&v, node.identity, matcher, scratch)))
-            && each(&self.agent).all(|v| agent_matches(&v, node.agents, matcher, scratch))
-            && each(&self.class).all(|v| class_matches(&v, node.classes, matcher, scratch))
-            && each(&self.fact)
-                .all(|v| fact_filter_matches(&v, node.facts, matcher, scratch).unwrap_or(false))
+                || !all(&self.identity, &mut |v| !identity_matches(v, node.identity, matcher, scratch)))
+            && all(&self.agent, &mut |v| agent_matches(v, node.agents, matcher, scratch))
+            && all(&self.class, &mut |v| class_matches(v, node.classes, matcher, scratch))
+            && all(&self.fact, &mut |v| fact_filter_matches(v, node.facts, matcher, scratch).unwrap_or(false))
             && self.compound_matches(node, expressions, scratch)
     }
 
@@ -161,6 +160,11 @@ impl<'a> Filter<'a> {
 
 fn is_empty(list: &Option<Elements<'_>>) -> bool {
     each(list).next().is_none()
+}
+
+fn all(list: &Option<Elements<'_>>, test: &mut dyn FnMut(&Value<'_>) -> bool) -> bool {
+    let Some(mut elements) = list.clone() else { return true };
+    elements.all(|value| test(&value))
 }
 
 fn each<'a>(list: &Option<Elements<'a>>) -> impl Iterator<Item = Value<'a>> + use<'a> {

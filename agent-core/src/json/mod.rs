@@ -7,7 +7,7 @@
 
 mod ambiguity;
 mod fields;
-mod number;
+pub(crate) mod number;
 mod object;
 pub mod path;
 mod scanner;

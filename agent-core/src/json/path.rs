@@ -4,6 +4,7 @@
 //! means the same as `.`. Not supported, and therefore never found: modifiers (`@…`), multipaths, literals, `~` queries and
 //! `|` behind a list. Iterative, except that a query evaluates its own path, at most [`MAX_QUERIES`] deep.
 
+use super::number::integer;
 use super::object::Entries;
 use super::text::{Chars, Text};
 use super::value::{Kind, Value};
@@ -118,7 +119,7 @@ fn element<'a, 'p>(array: &Value<'a>, part: &Part<'p>, queries: u8) -> Step<'a, 
     if part.text.is_empty() || !part.text.bytes().all(|b| b.is_ascii_digit()) {
         return Step::Nothing;
     }
-    match part.text.parse::<usize>().ok().and_then(|index| elements.nth(index)) {
+    match integer(part.text).and_then(|index| elements.nth(usize::try_from(index).ok()?)) {
         Some(found) => part.follow(found),
         None => Step::Nothing,
     }
@@ -305,17 +306,17 @@ impl<'p> Query<'p> {
     fn parse(text: &'p str) -> Option<Query<'p>> {
         let inner = text.get(1..text.len().checked_sub(1)?)?;
         let Some(at) = operator_at(inner) else {
-            return Some(Query { path: inner.trim(), operator: Operator::Exists, value: "", quoted: false });
+            return Some(Query { path: inner.trim_ascii(), operator: Operator::Exists, value: "", quoted: false });
         };
         let (path, rest) = inner.split_at_checked(at)?;
         let (operator, rest) = Query::operator(rest)?;
-        let value = rest.trim();
+        let value = rest.trim_ascii();
         if value.starts_with('~') {
             return None;
         }
         let unquoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
         let quoted = unquoted.is_some();
-        Some(Query { path: path.trim(), operator, value: unquoted.unwrap_or(value), quoted })
+        Some(Query { path: path.trim_ascii(), operator, value: unquoted.unwrap_or(value), quoted })
     }
 
     fn operator(text: &str) -> Option<(Operator, &str)> {

@@ -92,7 +92,7 @@ impl Member {
     /// A number written as a plain integer.
     pub(crate) fn integer(&self, buffer: &[u8]) -> Result<i64, Error> {
         match self.kind {
-            Kind::Number => self.span.text(buffer).parse().map_err(|_| Error::Type),
+            Kind::Number => number::integer(self.span.text(buffer)).ok_or(Error::Type),
             _ => Err(Error::Type),
         }
     }
@@ -113,8 +113,14 @@ pub(crate) fn members<const N: usize>(
     within: Span,
     names: &[&str; N],
 ) -> Result<[Option<Member>; N], Error> {
-    let base = within.range().start;
     let mut found = [None; N];
+    find(buffer, within, names, &mut found)?;
+    Ok(found)
+}
+
+/// The same for any number of names; one copy of it serves all layers.
+fn find(buffer: &[u8], within: Span, names: &[&str], found: &mut [Option<Member>]) -> Result<(), Error> {
+    let base = within.range().start;
     let mut fields = Fields::new(names);
     let mut scanner = Scanner::new(within.of(buffer));
     let Token::ObjectStart = scanner.pull()? else { return Err(Error::Type) };
@@ -137,5 +143,5 @@ pub(crate) fn members<const N: usize>(
         };
     }
     scanner.pull()?;
-    Ok(found)
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! Writing JSON into a bounded sink, in upstream's spelling: compact, and with `<`, `>`, `&`, U+2028 and U+2029 escaped
 //! (`docs/spec/01 §1.1`).
 
+use super::number::Decimal;
 use super::{Error, MAX_DEPTH};
 use crate::append::append;
 use crate::encoding::{base64, hex};
@@ -139,16 +140,13 @@ impl<S: Sink> Writer<S> {
 
     pub fn i64(&mut self, value: i64) -> &mut Self {
         self.separate();
-        if value < 0 {
-            self.put(b"-");
-        }
-        self.digits(value.unsigned_abs());
+        self.put(Decimal::signed(value).bytes());
         self
     }
 
     pub fn u64(&mut self, value: u64) -> &mut Self {
         self.separate();
-        self.digits(value);
+        self.put(Decimal::new(value).bytes());
         self
     }
 
@@ -169,27 +167,12 @@ impl<S: Sink> Writer<S> {
 
     /// A string holding `bytes` as padded standard base64.
     pub fn base64(&mut self, bytes: &[u8]) -> &mut Self {
-        self.separate();
-        self.put(b"\"");
-        for chunk in bytes.chunks(3) {
-            self.put(&base64::group(chunk));
-        }
-        self.put(b"\"");
-        self
+        self.filled_str(|sink| put_base64(sink, bytes))
     }
 
     /// A string holding `bytes` as lower-case hex.
     pub fn hex(&mut self, bytes: &[u8]) -> &mut Self {
-        self.separate();
-        self.put(b"\"");
-        for byte in bytes {
-            let mut pair = [0; 2];
-            if let Ok(text) = hex::encode_to_slice(&[*byte], &mut pair) {
-                self.put(text.as_bytes());
-            }
-        }
-        self.put(b"\"");
-        self
+        self.filled_str(|sink| put_hex(sink, bytes))
     }
 
     /// A string of pieces that `fill` writes itself; only for text that needs no escapes, such as base64.
@@ -256,56 +239,60 @@ impl<S: Sink> Writer<S> {
         self
     }
 
-    fn digits(&mut self, mut value: u64) {
-        let mut text = [b'0'; 20];
-        let mut used = 0_usize;
-        for place in text.iter_mut().rev() {
-            *place = u8::try_from(value % 10).unwrap_or(0).wrapping_add(b'0');
-            value /= 10;
-            used = used.saturating_add(1);
-            if value == 0 {
-                break;
-            }
-        }
-        self.put(text.get(text.len().saturating_sub(used)..).unwrap_or_default());
-    }
-
     fn quoted(&mut self, text: &str) {
-        self.put(b"\"");
-        self.escaped(text);
-        self.put(b"\"");
-    }
-
-    /// The inside of a string: runs of harmless bytes in one piece, the rest escaped.
-    fn escaped(&mut self, text: &str) {
-        let mut rest = text;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| needs_escape(*c)) {
-            self.put(rest.as_bytes().get(..at).unwrap_or_default());
-            self.escape(c);
-            rest = rest.get(at.saturating_add(c.len_utf8())..).unwrap_or_default();
-        }
-        self.put(rest.as_bytes());
-    }
-
-    fn escape(&mut self, c: char) {
-        match c {
-            '"' => self.put(b"\\\""),
-            '\\' => self.put(b"\\\\"),
-            '\n' => self.put(b"\\n"),
-            '\r' => self.put(b"\\r"),
-            '\t' => self.put(b"\\t"),
-            '\u{8}' => self.put(b"\\b"),
-            '\u{c}' => self.put(b"\\f"),
-            _ => {
-                let code = u16::try_from(u32::from(c)).unwrap_or(0xfffd).to_be_bytes();
-                let mut digits = [0; 4];
-                self.put(b"\\u");
-                if let Ok(text) = hex::encode_to_slice(&code, &mut digits) {
-                    self.put(text.as_bytes());
-                }
-            }
+        if self.failed.is_none() {
+            self.failed = put_quoted(&mut self.sink, text).err();
         }
     }
+}
+
+// Without a type parameter: one copy serves all sinks.
+
+fn put_quoted(sink: &mut dyn Sink, text: &str) -> Result<(), Error> {
+    sink.put(b"\"")?;
+    // Runs of harmless bytes in one piece, the rest escaped.
+    let mut rest = text;
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| needs_escape(*c)) {
+        sink.put(rest.as_bytes().get(..at).unwrap_or_default())?;
+        put_escape(sink, c)?;
+        rest = rest.get(at.saturating_add(c.len_utf8())..).unwrap_or_default();
+    }
+    sink.put(rest.as_bytes())?;
+    sink.put(b"\"")
+}
+
+fn put_escape(sink: &mut dyn Sink, c: char) -> Result<(), Error> {
+    match c {
+        '"' => sink.put(b"\\\""),
+        '\\' => sink.put(b"\\\\"),
+        '\n' => sink.put(b"\\n"),
+        '\r' => sink.put(b"\\r"),
+        '\t' => sink.put(b"\\t"),
+        '\u{8}' => sink.put(b"\\b"),
+        '\u{c}' => sink.put(b"\\f"),
+        _ => {
+            let code = u16::try_from(u32::from(c)).unwrap_or(0xfffd).to_be_bytes();
+            sink.put(b"\\u")?;
+            put_hex(sink, &code)
+        }
+    }
+}
+
+fn put_hex(sink: &mut dyn Sink, bytes: &[u8]) -> Result<(), Error> {
+    for byte in bytes {
+        let mut pair = [0; 2];
+        if let Ok(text) = hex::encode_to_slice(&[*byte], &mut pair) {
+            sink.put(text.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn put_base64(sink: &mut dyn Sink, bytes: &[u8]) -> Result<(), Error> {
+    for chunk in bytes.chunks(3) {
+        sink.put(&base64::group(chunk))?;
+    }
+    Ok(())
 }
 
 fn needs_escape(c: char) -> bool {
