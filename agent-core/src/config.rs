@@ -4,6 +4,8 @@
 //! `=` splits. No quotes, no comments behind a value, no sections. The last line of a key wins.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use crate::json::integer;
+
 /// A configuration text. Not shown by `Debug`, like its lines' values: it may hold passwords.
 #[derive(Clone, Copy)]
 pub struct Config<'a> {
@@ -27,9 +29,9 @@ impl<'a> Config<'a> {
     /// The lines that say something, in order.
     pub fn lines(&self) -> impl Iterator<Item = Line<'a>> + use<'a> {
         (1_usize..).zip(self.text.lines()).filter_map(|(number, line)| {
-            let line = line.trim();
+            let line = line.trim_ascii();
             let (key, value) = line.split_once('=')?;
-            let (key, value) = (key.trim_end(), value.trim_start());
+            let (key, value) = (key.trim_ascii_end(), value.trim_ascii_start());
             let says = !line.starts_with('#') && !key.is_empty() && !value.is_empty();
             says.then_some(Line { number, key, value })
         })
@@ -51,12 +53,12 @@ impl<'a> Config<'a> {
 
     /// A decimal number; a bad one leaves the default.
     pub fn int(&self, key: &str, default: i64) -> i64 {
-        self.get(key).and_then(|value| value.parse().ok()).unwrap_or(default)
+        self.get(key).and_then(integer).unwrap_or(default)
     }
 
     /// The parts of a comma separated value, trimmed, without empty ones.
     pub fn list(&self, key: &str) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.get(key).unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty())
+        self.get(key).unwrap_or_default().split(',').map(str::trim_ascii).filter(|part| !part.is_empty())
     }
 
     /// The keys that begin with `prefix`, without it, and their values; a repeated key comes repeatedly.

@@ -27,6 +27,7 @@ pub mod x509pin;
 
 // The machine: what happens with what was read.
 pub mod backoff;
+pub mod clock;
 pub mod dispatch;
 pub mod entropy;
 pub mod lifecycle;
@@ -37,4 +38,5 @@ pub mod provision;
 pub mod replay;
 pub mod rpc;
 pub mod session;
+pub mod sntp;
 pub mod ttl;

@@ -70,6 +70,15 @@ impl<'s> ReplayCache<'s> {
         ReplayCache { slots, used: 0, watermark: not_before, before_start: not_before > 0, key }
     }
 
+    /// For a node that hears the time only now: what was made before, it could not have remembered. A cache that has a
+    /// watermark keeps it.
+    pub fn start(&mut self, now: i64) {
+        if self.watermark == 0 {
+            self.watermark = now;
+            self.before_start = true;
+        }
+    }
+
     #[must_use]
     pub const fn len(&self) -> usize {
         self.used

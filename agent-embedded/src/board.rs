@@ -12,7 +12,8 @@ pub trait Board {
     /// The source failed its own test; no key may be made.
     fn random(&self, buffer: &mut [u8]) -> Result<(), NoEntropy>;
 
-    /// Unix nanoseconds; `None` until the board knows the time (docs/spec/08 §7.5).
+    /// Unix nanoseconds of a clock that is known to be right; `None` where there is none, and a time server is asked
+    /// (docs/spec/08 §7.5).
     fn wall_nanos(&self) -> Option<i64>;
 
     /// Starts anew. A board without a reset spins until its watchdog bites.
@@ -44,11 +45,13 @@ pub enum Key {
     Config = 3,
     /// Present when seed, token and configuration belong together. Written last, erased first.
     Committed = 4,
+    /// The time that it certainly was, Unix seconds, eight bytes little endian. Stays when the device is sent back.
+    TimeFloor = 5,
 }
 
 impl Key {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Key; 4] = [Key::Seed, Key::ServerToken, Key::Config, Key::Committed];
+    pub const ALL: [Key; 5] = [Key::Seed, Key::ServerToken, Key::Config, Key::Committed, Key::TimeFloor];
 }
 
 /// Storage that keeps whole values: after a power cut a key has its old value or its new one.

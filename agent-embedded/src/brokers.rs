@@ -2,6 +2,7 @@
 
 use core::net::Ipv4Addr;
 
+use agent_core::json::integer;
 use heapless::Vec;
 
 /// Brokers that are kept of a list; the rest is not tried.
@@ -18,24 +19,37 @@ pub(crate) struct Broker {
 /// The brokers of a comma separated list. What is no IPv4 address is passed over: this build resolves no names.
 pub(crate) fn parse<'t>(lists: impl Iterator<Item = &'t str>) -> Vec<Broker, MAX_BROKERS> {
     let mut brokers = Vec::new();
-    for url in lists.flat_map(|list| list.split(',')) {
-        if let Some(broker) = one(url.trim())
-            && brokers.push(broker).is_err()
-        {
-            break;
+    for list in lists {
+        for url in list.split(',') {
+            if let Some(broker) = one(url.trim_ascii(), DEFAULT_PORT)
+                && brokers.push(broker).is_err()
+            {
+                return brokers;
+            }
         }
     }
     brokers
 }
 
-fn one(url: &str) -> Option<Broker> {
+/// The server of one URL, or of an address with or without a port.
+pub(crate) fn one(url: &str, port: u16) -> Option<Broker> {
     let rest = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or(url);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.split_once(':') {
-        Some((host, port)) => (host, port.parse().ok()?),
-        None => (rest, DEFAULT_PORT),
+        Some((host, port)) => (host, u16::try_from(integer(port)?).ok()?),
+        None => (rest, port),
     };
-    Some(Broker { address: host.parse().ok()?, port })
+    Some(Broker { address: address(host)?, port })
+}
+
+/// Four numbers with points between them; what stands here was written by a program.
+fn address(text: &str) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let mut parts = text.split('.');
+    for octet in &mut octets {
+        *octet = parts.next().filter(|part| part.len() <= 3).and_then(integer)?.try_into().ok()?;
+    }
+    parts.next().is_none().then(|| octets.into())
 }
 
 #[cfg(test)]

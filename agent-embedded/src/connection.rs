@@ -3,6 +3,7 @@
 use core::cell::RefCell;
 use core::fmt::Write as _;
 
+use agent_core::clock::Clock;
 use agent_core::dispatch::{Body, Signer, Via};
 use agent_core::ed25519::SigningKey;
 use agent_core::lifecycle::Kind;
@@ -21,12 +22,13 @@ use embedded_tls::{Aes128GcmSha256, TlsConfig, TlsConnection, TlsContext, TlsWri
 use heapless::String;
 
 use crate::agents::{About, Agents, choria_util, rpcutil};
-use crate::board::{Board, Store};
-use crate::brokers::Broker;
+use crate::board::{Board, Key, Store};
+use crate::brokers::{self, Broker};
 use crate::gate::DeviceGate;
 use crate::generator::Generator;
 use crate::image::Image;
 use crate::provisioning::{self, Surroundings};
+use crate::sntp;
 use crate::socket::Socket;
 use crate::tls::{PinVerifier, Provider};
 
@@ -36,6 +38,13 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const WRITE: Duration = Duration::from_secs(10);
 /// Bytes that are taken from the socket at once before TLS; INFO comes in these.
 const GREETING: usize = 64;
+/// A time that was heard so long ago is asked for again: before the next connection, and by ending one.
+const HEARD_MS: u64 = 3_600_000;
+const STALE_MS: u64 = 24 * HEARD_MS;
+/// Between questions that nobody answered.
+const UNANSWERED_MS: u64 = 600_000;
+/// The floor of the time is kept when it has risen by a day, seconds: flash wears.
+const FLOOR_STEP: i64 = 86_400;
 
 /// What stays the same over all connections.
 pub(crate) struct Life<'l, B, S, A> {
@@ -67,6 +76,11 @@ pub(crate) struct Life<'l, B, S, A> {
     pub(crate) reply: &'l mut [u8],
     pub(crate) dials: usize,
     pub(crate) broker_url: String<32>,
+    pub(crate) clock: Clock,
+    /// The floor that is stored.
+    pub(crate) kept_floor: i64,
+    /// When a time server was asked last, monotonic milliseconds.
+    pub(crate) asked_ms: Option<u64>,
 }
 
 /// Buffers of the transport, used by one connection after the other.
@@ -109,7 +123,49 @@ enum Todo {
 
 impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     fn now(&self) -> Now {
-        Now { mono_ms: Instant::now().as_millis(), wall_nanos: time(self.board, self.image) }
+        let mono_ms = Instant::now().as_millis();
+        Now { mono_ms, wall_nanos: time(self.board, &self.clock, mono_ms) }
+    }
+
+    /// Asks a time server where the board has no clock. Nobody is asked often, and nobody's silence ends anything.
+    async fn learn_time(&mut self, broker: Broker, transport: &mut Transport<'_>) {
+        let now = Instant::now().as_millis();
+        let pause = if self.clock.age_ms(now).is_some() { HEARD_MS } else { UNANSWERED_MS };
+        if self.board.wall_nanos().is_some() || self.asked_ms.is_some_and(|at| now.saturating_sub(at) < pause)
+        {
+            return;
+        }
+        self.asked_ms = Some(now);
+        let named = self.image.time_server.and_then(|server| brokers::one(server, agent_core::sntp::PORT));
+        let server = named.unwrap_or(Broker { port: agent_core::sntp::PORT, ..broker });
+        let Transport { stack, tcp_rx, tcp_tx, .. } = transport;
+        match sntp::ask(*stack, server, &mut self.rng, tcp_rx, tcp_tx).await {
+            Some((nanos, at)) => {
+                self.clock.hear(nanos, at);
+                let seconds = nanos.div_euclid(1_000_000_000);
+                self.board.say(format_args!("time {seconds} from {}", server.address));
+                self.core.clock_known(self.clock.nanos(at).unwrap_or(nanos));
+            }
+            None => self.board.say(format_args!("no time from {}:{}", server.address, server.port)),
+        }
+    }
+
+    /// Whether a time server has to be asked, for which the connection must end: they share their buffers.
+    fn needs_time(&self) -> bool {
+        let now = Instant::now().as_millis();
+        let pause = if self.clock.age_ms(now).is_some() { STALE_MS } else { UNANSWERED_MS };
+        self.board.wall_nanos().is_none() && self.asked_ms.is_none_or(|at| now.saturating_sub(at) >= pause)
+    }
+
+    async fn keep_floor(&mut self) {
+        let floor = self.clock.floor();
+        if floor.saturating_sub(self.kept_floor) >= FLOOR_STEP {
+            // Storage that fails is not tried again with every request.
+            self.kept_floor = floor;
+            if self.store.set(Key::TimeFloor, &floor.to_le_bytes()).await.is_err() {
+                self.board.say(format_args!("the time {floor} cannot be stored"));
+            }
+        }
     }
 
     /// Connects, serves and connects again, until the device has to start anew.
@@ -145,6 +201,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         let Some(broker) = broker else { return Ended::Failed(Input::DialFailed) };
         self.broker_url.clear();
         let _fits = write!(self.broker_url, "nats://{}:{}", broker.address, broker.port);
+        self.learn_time(broker, transport).await;
         let mut socket = TcpSocket::new(transport.stack, transport.tcp_rx, transport.tcp_tx);
         socket.set_timeout(Some(Duration::from_secs(60)));
         let to = (IpAddress::Ipv4(broker.address), broker.port);
@@ -219,7 +276,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                 (ServerName::Ip(broker.address.octets()), host.as_str())
             }
         };
-        let now = time(self.board, self.image).map(|nanos| nanos.div_euclid(1_000_000_000));
+        let now = self.now().wall_nanos.map(|nanos| nanos.div_euclid(1_000_000_000));
         let mut verifier = PinVerifier::new(self.image.pins, name, now);
         let config = TlsConfig::new().with_server_name(host);
         let provider = Provider { rng: &mut self.rng, verifier: &mut verifier };
@@ -265,6 +322,10 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             };
             let todo = self.drive(input, &mut wire).await;
             self.board.feed_watchdog();
+            self.keep_floor().await;
+            if self.needs_time() {
+                return Ended::Failed(Input::Disconnected);
+            }
             turn = match (todo, turn) {
                 (_, Turn::Goodbye(after, left)) => Turn::Goodbye(after, left.saturating_sub(1)),
                 (Todo::Leave(after), _) => Turn::Goodbye(after, 2),
@@ -300,6 +361,8 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                 identity: self.identity,
                 agents: self.names,
                 scratch: &mut *self.scratch,
+                clock: &mut self.clock,
+                mono_ms: now.mono_ms,
             };
             let buffers = Buffers { rx: &mut *self.rx, tx: &mut *self.tx };
             let step = self.core.step(now, input, self.rows, &mut gate, buffers);
@@ -348,6 +411,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                             member: self.member,
                             broker: &self.broker_url,
                             uptime: now.mono_ms / 1000,
+                            wall_nanos: now.wall_nanos,
                         },
                         store: &mut *self.store,
                         own: &mut *self.own,
@@ -382,9 +446,12 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     }
 }
 
-/// Unix nanoseconds as the device believes them: never before its image was made (docs/spec/08 §7.5).
-pub(crate) fn time<B: Board>(board: &B, image: &Image<'_>) -> Option<i64> {
-    board.wall_nanos().map(|nanos| nanos.max(image.built.saturating_mul(1_000_000_000)))
+/// Unix nanoseconds as the device believes them, never below the floor (docs/spec/08 §7.5).
+pub(crate) fn time<B: Board>(board: &B, clock: &Clock, mono_ms: u64) -> Option<i64> {
+    match board.wall_nanos() {
+        Some(nanos) => Some(nanos.max(clock.floor().saturating_mul(1_000_000_000))),
+        None => clock.nanos(mono_ms),
+    }
 }
 
 /// How a connection ended.

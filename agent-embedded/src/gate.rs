@@ -1,5 +1,6 @@
 //! Whom a device obeys, and whether it is meant.
 
+use agent_core::clock::Clock;
 use agent_core::dispatch::gate::{self, Accepted, Gate};
 use agent_core::filter::{Filter, NoExpressions, NoRegex, Node};
 use agent_core::rpc::ReplyWriter;
@@ -19,22 +20,28 @@ pub(crate) struct DeviceGate<'g, B> {
     pub(crate) identity: &'g str,
     pub(crate) agents: &'g [&'g str],
     pub(crate) scratch: &'g mut [u8],
+    /// Learns from tokens how late it is at least.
+    pub(crate) clock: &'g mut Clock,
+    pub(crate) mono_ms: u64,
 }
 
 impl<B: Board> Gate for DeviceGate<'_, B> {
     fn accept(&mut self, buffer: &mut [u8], now: Option<i64>) -> Result<Accepted, &'static str> {
-        // Without a clock no token has an age; the machine then serves nothing that matters.
-        let seconds = now.unwrap_or(0).div_euclid(1_000_000_000);
+        // Without a clock it is as late as it certainly was; the machine then serves nothing that matters.
+        let seconds = now.map_or(self.clock.floor(), |nanos| nanos.div_euclid(1_000_000_000));
         let verifier = Verifier::new(Trust::Issuers(self.issuers));
-        if !self.member {
-            return if self.issuers.is_empty() {
-                gate::Unverified::read(buffer)
-            } else {
-                gate::candidate(buffer, &verifier, seconds, self.scratch)
-            };
+        let accepted = if self.member {
+            let policy = Policy { verifier, delegated_caller: DelegatedCaller::Match };
+            gate::member(buffer, &policy, seconds, self.scratch)?
+        } else if self.issuers.is_empty() {
+            gate::Unverified::read(buffer)?
+        } else {
+            gate::candidate(buffer, &verifier, seconds, self.scratch)?
+        };
+        if let Some(issued) = accepted.issued {
+            self.clock.raise(issued, self.mono_ms);
         }
-        let policy = Policy { verifier, delegated_caller: DelegatedCaller::Match };
-        gate::member(buffer, &policy, seconds, self.scratch)
+        Ok(accepted)
     }
 
     fn matches(&mut self, filter: &[u8]) -> bool {

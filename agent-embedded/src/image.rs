@@ -24,6 +24,8 @@ pub struct Image<'i> {
     pub trust_signer_for_policies: bool,
     /// Without a clock nothing but discovery and `rpcutil#ping` is served.
     pub require_clock: bool,
+    /// `address:port` of a time server for boards without a clock, instead of the broker's host.
+    pub time_server: Option<&'i str>,
 }
 
 impl<'i> Image<'i> {
@@ -39,6 +41,7 @@ impl<'i> Image<'i> {
             built: baked.built,
             trust_signer_for_policies: baked.flags.trust_signer_for_policies,
             require_clock: baked.flags.require_clock,
+            time_server: baked.time_server,
         }
     }
 }

@@ -24,6 +24,7 @@ mod policy;
 mod provisioning;
 mod run;
 mod settings;
+mod sntp;
 mod socket;
 mod space;
 mod tls;

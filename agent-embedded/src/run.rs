@@ -1,5 +1,6 @@
 //! From power-on to a connected agent: what is stored decides whether the device is a candidate or a member.
 
+use agent_core::clock::Clock;
 use agent_core::dispatch::{ClockRule, ReplyCheck, Rules};
 use agent_core::ed25519::SigningKey;
 use agent_core::machine::{Config, Core};
@@ -10,7 +11,7 @@ use agent_core::rpc::AgentMeta;
 use agent_core::session::{AgentRow, Client, SessionConfig};
 use agent_core::token::{Issuer, Reject, Trust, Verifier, peek_provisioning};
 use embassy_net::Stack;
-use embassy_time::{Duration, Timer};
+use embassy_time::{Duration, Instant, Timer};
 use heapless::{String, Vec};
 
 use crate::agents::{Agents, BUILT_IN};
@@ -75,7 +76,9 @@ async fn life<B: Board, S: Store, A: Agents>(
     let drawn = Drawn::from(board)?;
     let (member, membership) = recall(store, image, token, rx).await?;
     let is_member = member.is_some();
-    let now = time(board, image).map(|nanos| nanos.div_euclid(1_000_000_000));
+    let clock = Clock::new(floor(store, image).await);
+    let wall = time(board, &clock, Instant::now().as_millis());
+    let now = wall.map_or(clock.floor(), |nanos| nanos.div_euclid(1_000_000_000));
 
     let mut access = String::<128>::new();
     let asked = admit(image, now, scratch, &mut access, is_member)?;
@@ -105,7 +108,7 @@ async fn life<B: Board, S: Store, A: Agents>(
         false => core::iter::once(PROVISIONING).collect(),
     };
     let collectives = collectives.as_slice();
-    let clock = if is_member && image.require_clock { ClockRule::Required } else { ClockRule::Optional };
+    let rule = if is_member && image.require_clock { ClockRule::Required } else { ClockRule::Optional };
     let settled = Config {
         identity,
         session: SessionConfig {
@@ -123,14 +126,14 @@ async fn life<B: Board, S: Store, A: Agents>(
             reply_check: ReplyCheck::Caller,
             reply_targets: &[],
             federation: false,
-            clock,
+            clock: rule,
         },
         component: if is_member { "server" } else { "provision_mode_server" },
         version: crate::VERSION,
         legacy_events: false,
         node_subjects: true,
     };
-    let replay = ReplayCache::new(replay, time(board, image).unwrap_or(0), drawn.replay);
+    let replay = ReplayCache::new(replay, wall.unwrap_or(0), drawn.replay);
     let own_key = member.and_then(|(seed, _)| SigningKey::from_seed(&seed));
     let mut life = Life {
         board,
@@ -158,6 +161,9 @@ async fn life<B: Board, S: Store, A: Agents>(
         reply,
         dials: 0,
         broker_url: String::new(),
+        kept_floor: clock.floor(),
+        clock,
+        asked_ms: None,
     };
     board.say(format_args!("starting identity={identity} member={is_member}"));
     let mut transport = Transport { stack, tcp_rx, tcp_tx, tls_rx, tls_tx };
@@ -167,7 +173,7 @@ async fn life<B: Board, S: Store, A: Agents>(
 /// Looks at the provisioning token: one that is not the organization's, or over, is never presented. Returns its brokers.
 fn admit(
     image: &Image<'_>,
-    now: Option<i64>,
+    now: i64,
     scratch: &mut [u8],
     access: &mut String<128>,
     member: bool,
@@ -179,7 +185,7 @@ fn admit(
         let issuers = image.issuers.iter().map(|key| Issuer { organization: ORGANIZATION, key: *key });
         let issuers: Vec<Issuer<'_>, 4> = issuers.take(4).collect();
         let verifier = Verifier::new(Trust::Issuers(&issuers));
-        match verifier.verify_provisioning(jwt, now.unwrap_or(image.built), scratch) {
+        match verifier.verify_provisioning(jwt, now, scratch) {
             Ok(verified) => *verified.claims(),
             // A member was let in by it once; without its access token nobody can send the device back.
             Err(Reject::Expired) if member => return Ok(Vec::new()),
@@ -188,6 +194,16 @@ fn admit(
     };
     access.push_str(claims.token).map_err(|_| "the access token of the provisioning token is too long")?;
     Ok(brokers::parse(core::iter::once(claims.urls)))
+}
+
+/// The time that it certainly is by now, Unix seconds: that of the image, or a later one that was kept.
+async fn floor<S: Store>(store: &mut S, image: &Image<'_>) -> i64 {
+    let mut kept = [0_u8; 8];
+    let kept = match store.get(Key::TimeFloor, &mut kept).await {
+        Ok(Some(bytes)) => bytes.try_into().map_or(0, i64::from_le_bytes),
+        _ => 0,
+    };
+    kept.max(image.built)
 }
 
 /// What the storage holds of a member: its seed and token, and its settings. Without all of it the device is a candidate.

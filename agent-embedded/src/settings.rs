@@ -85,7 +85,8 @@ pub(crate) fn pack(
         }
         if name.starts_with(ISSUER) && name.ends_with(PUBLIC) && !issuers.is_empty() {
             let mut key = [0_u8; 32];
-            let read = agent_core::encoding::hex::decode_to_slice(text.trim().as_bytes(), &mut key).is_ok();
+            let read =
+                agent_core::encoding::hex::decode_to_slice(text.trim_ascii().as_bytes(), &mut key).is_ok();
             if !read || !issuers.contains(&key) {
                 return Err(Unfit::OtherIssuer);
             }

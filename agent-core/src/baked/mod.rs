@@ -34,6 +34,7 @@ const IDENTITY: u8 = 6;
 const BUILT: u8 = 7;
 const SEED: u8 = 8;
 const FLAGS: u8 = 9;
+const TIME_SERVER: u8 = 10;
 
 /// Choices of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

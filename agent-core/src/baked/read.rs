@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BUILT, BakedError, FLAGS, Flags, HEAD, IDENTITY, ISSUER, JWT, MAGIC, MAX_BODY, MAX_OF_A_KIND, PIN,
-    SECTION, SEED, SERVER_NAME, URL, VERSION, pin_of,
+    SECTION, SEED, SERVER_NAME, TIME_SERVER, URL, VERSION, pin_of,
 };
 use crate::x509pin::Pin;
 
@@ -23,6 +23,8 @@ pub struct Baked<'b> {
     /// A key that was made elsewhere. A secret.
     pub seed: Option<[u8; 32]>,
     pub flags: Flags,
+    /// `address:port` of a time server, instead of the broker's host.
+    pub time_server: Option<&'b str>,
     /// First bytes of the digest, for fixtures that compare.
     pub digest: [u8; 8],
 }
@@ -68,6 +70,7 @@ impl<'b> Baked<'b> {
             built: 0,
             seed: None,
             flags: Flags::default(),
+            time_server: None,
             digest: [0; 8],
         };
         for (to, from) in baked.digest.iter_mut().zip(digest) {
@@ -108,6 +111,7 @@ impl<'b> Baked<'b> {
             }
             SEED => self.seed = Some(value.try_into().map_err(|_| wrong())?),
             FLAGS => self.flags = Flags::of(u32::from_le_bytes(value.try_into().map_err(|_| wrong())?)),
+            TIME_SERVER => self.time_server = Some(text()?),
             _ => {}
         }
         Ok(())

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     BUILT, BakedError, FLAGS, Flags, HEAD, IDENTITY, ISSUER, JWT, MAGIC, PIN, SECTION, SEED, SERVER_NAME,
-    URL, VERSION, pin_kind,
+    TIME_SERVER, URL, VERSION, pin_kind,
 };
 use crate::append::append;
 use crate::x509pin::Pin;
@@ -22,6 +22,8 @@ pub enum Record<'r> {
     Built(u64),
     Seed([u8; 32]),
     Flags(Flags),
+    /// `address:port`.
+    TimeServer(&'r str),
 }
 
 /// Fills `section`; what is behind the body is 0xFF. The same records give the same bytes.
@@ -42,6 +44,7 @@ pub fn write(records: &[Record<'_>], section: &mut [u8; SECTION]) -> Result<(), 
             Record::Identity(text) => put(body, at, IDENTITY, &[text.as_bytes()]),
             Record::Built(seconds) => put(body, at, BUILT, &[&seconds.to_le_bytes()]),
             Record::Seed(seed) => put(body, at, SEED, &[seed]),
+            Record::TimeServer(text) => put(body, at, TIME_SERVER, &[text.as_bytes()]),
             Record::Flags(flags) => put(body, at, FLAGS, &[&flags.bits().to_le_bytes()]),
         }?;
     }

@@ -30,6 +30,8 @@ pub struct Accepted {
     pub caller_token: Span,
     pub signer_token: Option<Span>,
     pub inbox: Inbox,
+    /// When the caller's token was issued, Unix seconds; `None` when nobody verified one.
+    pub issued: Option<i64>,
 }
 
 /// Asked by the machine for every message.
@@ -61,7 +63,14 @@ impl Unverified {
         let secure = secure_request::parse(buffer, transport.data).map_err(|error| error.reason())?;
         let request = request::parse(buffer, secure.request).map_err(|error| error.reason())?;
         let inbox = Inbox::of(request.caller.text(buffer));
-        Ok(Accepted { transport, request, caller_token: Span::default(), signer_token: None, inbox })
+        Ok(Accepted {
+            transport,
+            request,
+            caller_token: Span::default(),
+            signer_token: None,
+            inbox,
+            issued: None,
+        })
     }
 }
 
@@ -81,6 +90,7 @@ pub fn member(
         caller_token: request.caller_token(),
         signer_token: request.signer().map(|signer| signer.token),
         inbox: Inbox::of(request.caller().claims().caller_id),
+        issued: request.caller().issued(),
     })
 }
 
@@ -112,5 +122,12 @@ pub fn candidate(
         return Err("caller_mismatch");
     }
     let inbox = Inbox::of(caller.claims().caller_id);
-    Ok(Accepted { transport, request, caller_token: secure.caller, signer_token: None, inbox })
+    Ok(Accepted {
+        transport,
+        request,
+        caller_token: secure.caller,
+        signer_token: None,
+        inbox,
+        issued: caller.issued(),
+    })
 }

@@ -88,11 +88,11 @@ impl core::fmt::Debug for Node<'_> {
 /// The `filter` member of a request, taken apart.
 #[derive(Debug, Clone)]
 pub struct Filter<'a> {
-    fact: Option<Elements<'a>>,
-    class: Option<Elements<'a>>,
-    agent: Option<Elements<'a>>,
-    identity: Option<Elements<'a>>,
-    compound: Option<Elements<'a>>,
+    fact: Elements<'a>,
+    class: Elements<'a>,
+    agent: Elements<'a>,
+    identity: Elements<'a>,
+    compound: Elements<'a>,
     /// A list we do not know is not empty.
     unknown: bool,
 }
@@ -101,11 +101,11 @@ impl<'a> Filter<'a> {
     /// Every member must be a list; a repeated or case-variant member is an error, as in every layer.
     pub fn parse(filter: &'a [u8]) -> Result<Filter<'a>, Error> {
         let mut fields = Fields::new(&["fact", "cf_class", "agent", "identity", "compound"]);
-        let mut lists = [const { None }; 5];
+        let mut lists = [const { Elements::NONE }; 5];
         let mut unknown = false;
         for (name, value) in Object::parse(filter)?.entries() {
             match fields.place(&name)?.and_then(|place| lists.get_mut(place)) {
-                Some(slot) => *slot = Some(value.elements().ok_or(Error::Type)?),
+                Some(slot) => *slot = value.elements().ok_or(Error::Type)?,
                 None => unknown |= value.elements().is_none_or(|mut elements| elements.next().is_some()),
             }
         }
@@ -130,7 +130,7 @@ impl<'a> Filter<'a> {
         !self.unknown
             && [&self.fact, &self.class, &self.compound]
                 .into_iter()
-                .all(|list| each(list).nth(MAX_EVALUATED).is_none())
+                .all(|list| list.clone().nth(MAX_EVALUATED).is_none())
             && (is_empty(&self.identity)
                 || !all(&self.identity, &mut |v| !identity_matches(v, node.identity, matcher, scratch)))
             && all(&self.agent, &mut |v| agent_matches(v, node.agents, matcher, scratch))
@@ -145,7 +145,7 @@ impl<'a> Filter<'a> {
             return true;
         }
         let mut balance = 0_i32;
-        for entry in each(&self.compound) {
+        for entry in self.compound.clone() {
             let Some(expression) = only_expression(&entry) else { return false };
             let Ok(expression) = expression.unescape(scratch) else { return false };
             match expressions.holds(expression, node) {
@@ -158,17 +158,12 @@ impl<'a> Filter<'a> {
     }
 }
 
-fn is_empty(list: &Option<Elements<'_>>) -> bool {
-    each(list).next().is_none()
+fn is_empty(list: &Elements<'_>) -> bool {
+    list.clone().next().is_none()
 }
 
-fn all(list: &Option<Elements<'_>>, test: &mut dyn FnMut(&Value<'_>) -> bool) -> bool {
-    let Some(mut elements) = list.clone() else { return true };
-    elements.all(|value| test(&value))
-}
-
-fn each<'a>(list: &Option<Elements<'a>>) -> impl Iterator<Item = Value<'a>> + use<'a> {
-    list.clone().into_iter().flatten()
+fn all(list: &Elements<'_>, test: &mut dyn FnMut(&Value<'_>) -> bool) -> bool {
+    list.clone().all(|value| test(&value))
 }
 
 /// The text of `[{"expr": "…"}]`, which is the only legal form of an entry.

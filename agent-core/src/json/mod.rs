@@ -18,6 +18,7 @@ mod writer;
 
 pub use ambiguity::check_unambiguous;
 pub use fields::Fields;
+pub use number::integer;
 pub use object::{Entries, Object};
 pub use scanner::{MAX_DEPTH, Scanner, Token};
 pub use span::Span;

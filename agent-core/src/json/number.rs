@@ -70,7 +70,7 @@ fn cut(bytes: &[u8], at: fn(u8) -> bool) -> Option<(&[u8], &[u8])> {
 }
 
 /// A plain integer with or without a sign. One reader for all widths: the standard library brings its own for each.
-pub(crate) fn integer(text: &str) -> Option<i64> {
+pub fn integer(text: &str) -> Option<i64> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),

@@ -194,6 +194,13 @@ fn literal(part: &str) -> impl Iterator<Item = char> {
     })
 }
 
+/// A device takes every `@…` for a modifier: its facts have no such names.
+#[cfg(not(feature = "exact-facts"))]
+fn is_modifier(_: &str) -> bool {
+    true
+}
+
+#[cfg(feature = "exact-facts")]
 fn is_modifier(path: &str) -> bool {
     const KNOWN: [&str; 13] = [
         "pretty", "ugly", "reverse", "this", "flatten", "join", "valid", "keys", "values", "tostr",
@@ -306,7 +313,12 @@ impl<'p> Query<'p> {
     fn parse(text: &'p str) -> Option<Query<'p>> {
         let inner = text.get(1..text.len().checked_sub(1)?)?;
         let Some(at) = operator_at(inner) else {
-            return Some(Query { path: inner.trim_ascii(), operator: Operator::Exists, value: "", quoted: false });
+            return Some(Query {
+                path: inner.trim_ascii(),
+                operator: Operator::Exists,
+                value: "",
+                quoted: false,
+            });
         };
         let (path, rest) = inner.split_at_checked(at)?;
         let (operator, rest) = Query::operator(rest)?;

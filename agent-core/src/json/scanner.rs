@@ -46,7 +46,7 @@ pub struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    pub fn new(document: &'a [u8]) -> Scanner<'a> {
+    pub const fn new(document: &'a [u8]) -> Scanner<'a> {
         Scanner { all: document, rest: document, depth: 0, objects: 0, expect: Expect::Value }
     }
 

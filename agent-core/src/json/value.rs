@@ -121,6 +121,11 @@ pub struct Elements<'a> {
     base: usize,
 }
 
+impl Elements<'_> {
+    /// Of a list that is not there.
+    pub(crate) const NONE: Elements<'static> = Elements { scanner: Scanner::new(b""), base: 0 };
+}
+
 impl<'a> Iterator for Elements<'a> {
     type Item = Value<'a>;
 

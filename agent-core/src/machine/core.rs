@@ -52,6 +52,11 @@ impl<'c> Core<'c> {
         }
     }
 
+    /// The node had no clock and now has: requests that are older than this moment, Unix nanoseconds, are refused.
+    pub fn clock_known(&mut self, now: i64) {
+        self.replay.start(now);
+    }
+
     #[must_use]
     pub const fn counters(&self) -> &Counters {
         &self.counters
@@ -109,7 +114,7 @@ impl<'c> Core<'c> {
             Input::Stop => return Step { consumed: 0, output: self.stop(now, tx) },
         };
         // Whatever came in, a step without a result of its own goes on with what is due.
-        let event = if event == SessionEvent::None {
+        let event = if matches!(event, SessionEvent::None) {
             let config = &self.config;
             let roster = Roster {
                 collectives: config.rules.collectives,

@@ -365,7 +365,7 @@ impl<'c> Session<'c> {
         let Some(frame) = frame else { return (used, SessionEvent::None) };
         let event = self.on_frame(now, frame, rx, entropy);
         let rest = input.get(used..).unwrap_or_default();
-        if event == SessionEvent::UpgradeTls && !rest.is_empty() {
+        if matches!(event, SessionEvent::UpgradeTls) && !rest.is_empty() {
             return (input.len(), self.lose(now, Reason::PlaintextBeforeTls, entropy));
         }
         (used, event)

@@ -36,6 +36,7 @@ pub struct Verified<'s, T> {
     jti: &'s str,
     key: Option<[u8; 32]>,
     expires: Option<i64>,
+    issued: Option<i64>,
     chain: Option<ChainIssuer<'s>>,
     anchor: [u8; 32],
 }
@@ -58,6 +59,11 @@ impl<'s, T> Verified<'s, T> {
     /// The earlier of `exp` and `issexp`, Unix seconds.
     pub fn expires(&self) -> Option<i64> {
         self.expires
+    }
+
+    /// When the token was issued, Unix seconds.
+    pub fn issued(&self) -> Option<i64> {
+        self.issued
     }
 
     /// Who issued the token, when it was not the organization itself.
@@ -150,6 +156,8 @@ impl<'k> Verifier<'k> {
             jti: claims.text(Claim::Id)?.unwrap_or_default(),
             key: claims.public_key()?,
             expires: expires(&claims)?,
+            // Asked for by nobody but a clock: a date that is none is no reason to refuse.
+            issued: claims.date(Claim::IssuedAt).ok().flatten(),
             chain,
             anchor,
         })

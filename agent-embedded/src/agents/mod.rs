@@ -102,6 +102,8 @@ pub(crate) struct About<'a, B> {
     pub(crate) broker: &'a str,
     /// Seconds since the start.
     pub(crate) uptime: u64,
+    /// Unix nanoseconds, `None` without a clock.
+    pub(crate) wall_nanos: Option<i64>,
 }
 
 /// The agents that every device has, `discovery` first.

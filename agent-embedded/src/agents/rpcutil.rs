@@ -16,7 +16,7 @@ const FACTS: usize = 384;
 
 pub(crate) fn handle<B: Board>(about: &About<'_, B>, call: &Call<'_>, out: &mut ReplyWriter<'_>) -> Status {
     match call.action {
-        "ping" => out.int("pong", about.board.wall_nanos().unwrap_or(0).div_euclid(1_000_000_000)),
+        "ping" => out.int("pong", about.wall_nanos.unwrap_or(0).div_euclid(1_000_000_000)),
         "get_fact" => return get_fact(about, call, out),
         "agent_inventory" => agent_inventory(about, out),
         "collective_info" => collectives(about, out),
@@ -97,7 +97,7 @@ fn daemon_stats<B: Board>(about: &About<'_, B>, out: &mut ReplyWriter<'_>) {
     out.uint("unvalidated", counters.unvalidated);
     out.uint("passed", counters.passed);
     out.uint("filtered", counters.filtered);
-    let now = about.board.wall_nanos().unwrap_or(0).div_euclid(1_000_000_000);
+    let now = about.wall_nanos.unwrap_or(0).div_euclid(1_000_000_000);
     out.int("starttime", now.saturating_sub(i64::try_from(about.uptime).unwrap_or(0)));
     out.uint("total", counters.total);
     out.uint("replies", counters.replies);

@@ -74,6 +74,7 @@ impl Gate for Verifying {
             caller_token: verified.caller_token(),
             signer_token: verified.signer().map(|signer| signer.token),
             inbox: Inbox::of(verified.caller().claims().caller_id),
+            issued: verified.caller().issued(),
         })
     }
 

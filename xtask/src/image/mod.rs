@@ -83,6 +83,18 @@ struct Given {
     /// Serve requests before the device knows the time
     #[arg(long)]
     no_clock: bool,
+    /// Time server for boards without a clock, an IPv4 address with or without a port; otherwise the broker's host is asked
+    #[arg(long, value_name = "ADDRESS", value_parser = time_server)]
+    time_server: Option<String>,
+}
+
+/// An address that a device can read: it resolves no names.
+fn time_server(text: &str) -> Result<String, String> {
+    let address =
+        text.parse::<std::net::Ipv4Addr>().is_ok() || text.parse::<std::net::SocketAddrV4>().is_ok();
+    address
+        .then(|| text.to_owned())
+        .ok_or_else(|| "a device resolves no names: give 192.0.2.1 or 192.0.2.1:123".into())
 }
 
 #[derive(clap::Args)]
@@ -243,6 +255,7 @@ fn records<'r>(
     records.extend(given.server_name.as_deref().map(Record::ServerName));
     records.extend(given.url.iter().map(|url| Record::Url(url)));
     records.extend(name.map(Record::Identity));
+    records.extend(given.time_server.as_deref().map(Record::TimeServer));
     records.extend([Record::Built(built), Record::Flags(flags)]);
     records
 }

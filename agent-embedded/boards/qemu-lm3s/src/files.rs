@@ -40,6 +40,7 @@ const fn name(key: Key) -> &'static CStr {
         Key::ServerToken => c"store.jwt",
         Key::Config => c"store.config",
         Key::Committed => c"store.committed",
+        Key::TimeFloor => c"store.floor",
     }
 }
 

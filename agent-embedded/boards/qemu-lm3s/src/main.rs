@@ -34,7 +34,7 @@ async fn network(mut runner: Runner<'static, Nic>) -> ! {
 async fn agent(stack: Stack<'static>) {
     // const: made at build time, or it would be made on the stack first
     static SPACE: ConstStaticCell<Space> = ConstStaticCell::new(Space::new());
-    let board = Lm3s;
+    let board = Lm3s::new();
     let baked = match Baked::parse(machine::baked()) {
         Ok(baked) => baked,
         Err(error) => {
@@ -58,7 +58,7 @@ fn main() -> ! {
         time::start(peripherals.SYST);
     }
     let mut seed = [0_u8; 8];
-    if Lm3s.random(&mut seed).is_err() {
+    if Lm3s::new().random(&mut seed).is_err() {
         machine::exit(false);
     }
     let (stack, runner) = embassy_net::new(
@@ -81,13 +81,13 @@ fn main() -> ! {
 
 /// The end of a test; a real board would remember the place and start anew.
 fn fault(pc: u32) -> ! {
-    Lm3s.say(format_args!("fault at {pc:08x}"));
+    Lm3s::print(format_args!("fault at {pc:08x}"));
     machine::exit(false)
 }
 
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
     // What it says would cost 10 KiB of flash.
-    Lm3s.say(format_args!("panic"));
+    Lm3s::print(format_args!("panic"));
     machine::exit(false)
 }

@@ -1,0 +1,116 @@
+//! The time of a node that has no clock of its own: what a time server said, never below a floor that only the organization
+//! can raise (`docs/spec/08 §7.5`, `docs/spec/10` D3).
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+/// Seconds that a token's time of issue may lie ahead of a known clock and still raise the floor.
+const AHEAD: i64 = 24 * 3600;
+const NANOS: i64 = 1_000_000_000;
+
+/// A time that was heard, carried on by the monotonic clock.
+///
+/// Time servers prove nothing, so what they say is believed only while the node runs, and never below the floor: a server
+/// that sets the time back revives no expired token, and one that sets it far ahead has done nothing that a restart, or
+/// its next true answer, does not undo.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Unix nanoseconds, and the monotonic milliseconds at which it was that time.
+    heard: Option<(i64, u64)>,
+    /// Unix seconds.
+    floor: i64,
+}
+
+impl Clock {
+    /// `floor` is the time at which the image was made, or a later one that was kept, Unix seconds.
+    #[must_use]
+    pub const fn new(floor: i64) -> Clock {
+        Clock { heard: None, floor }
+    }
+
+    /// It is `unix_nanos` now, says a time server or the board's own clock.
+    pub const fn hear(&mut self, unix_nanos: i64, mono_ms: u64) {
+        self.heard = Some((unix_nanos, mono_ms));
+    }
+
+    /// Unix nanoseconds at `mono_ms`; `None` while nobody has said the time.
+    #[must_use]
+    pub fn nanos(&self, mono_ms: u64) -> Option<i64> {
+        let (then, at) = self.heard?;
+        let since = i64::try_from(mono_ms.saturating_sub(at)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+        Some(then.saturating_add(since).max(self.floor.saturating_mul(NANOS)))
+    }
+
+    /// Milliseconds since the time was heard; `None` while nobody has said it.
+    #[must_use]
+    pub fn age_ms(&self, mono_ms: u64) -> Option<u64> {
+        self.heard.map(|(_, at)| mono_ms.saturating_sub(at))
+    }
+
+    /// Unix seconds that the time is never below.
+    #[must_use]
+    pub const fn floor(&self) -> i64 {
+        self.floor
+    }
+
+    /// A token of the organization that was verified was issued at `issued`, Unix seconds: it is at least that late. A time
+    /// of issue more than a day ahead of a known clock is somebody's mistake and raises nothing.
+    pub fn raise(&mut self, issued: i64, mono_ms: u64) {
+        let now = self.nanos(mono_ms).map(|nanos| nanos.div_euclid(NANOS));
+        if issued > self.floor && now.is_none_or(|now| issued <= now.saturating_add(AHEAD)) {
+            self.floor = issued;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MADE: i64 = 1_790_000_000;
+
+    #[test]
+    fn a_server_that_sets_the_time_back_is_held_at_the_floor() {
+        let mut clock = Clock::new(MADE);
+        assert_eq!(clock.nanos(5), None);
+        clock.hear(1_000_000_000 * NANOS, 1_000);
+        assert_eq!(clock.nanos(2_000), Some(MADE * NANOS));
+        clock.hear((MADE + 10) * NANOS, 3_000);
+        assert_eq!(clock.nanos(4_500), Some((MADE + 11) * NANOS + NANOS / 2));
+        assert_eq!(clock.age_ms(4_500), Some(1_500));
+    }
+
+    #[test]
+    fn a_server_that_sets_the_time_ahead_moves_no_floor() {
+        let mut clock = Clock::new(MADE);
+        clock.hear(4_102_444_800 * NANOS, 0);
+        assert_eq!(clock.nanos(0), Some(4_102_444_800 * NANOS));
+        assert_eq!(clock.floor(), MADE);
+        clock.hear((MADE + 60) * NANOS, 10);
+        assert_eq!(clock.nanos(10), Some((MADE + 60) * NANOS));
+    }
+
+    #[test]
+    fn only_tokens_raise_the_floor_and_none_from_far_ahead() {
+        let mut clock = Clock::new(MADE);
+        clock.raise(MADE - 1, 0);
+        assert_eq!(clock.floor(), MADE);
+        clock.raise(MADE + 90 * 86_400, 0);
+        assert_eq!(clock.floor(), MADE + 90 * 86_400, "without a clock the organization is believed");
+        clock.hear((MADE + 91 * 86_400) * NANOS, 0);
+        clock.raise(MADE + 93 * 86_400, 0);
+        assert_eq!(clock.floor(), MADE + 90 * 86_400);
+        clock.raise(MADE + 92 * 86_400, 0);
+        assert_eq!(clock.floor(), MADE + 92 * 86_400);
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_overflows(floor in any::<i64>(), heard in any::<i64>(), at in any::<u64>(), now in any::<u64>(), issued in any::<i64>()) {
+            let mut clock = Clock::new(floor);
+            clock.hear(heard, at);
+            clock.raise(issued, now);
+            prop_assert!(clock.floor() >= floor);
+            prop_assert!(clock.nanos(now).unwrap() >= clock.floor().saturating_mul(NANOS));
+        }
+    }
+}
