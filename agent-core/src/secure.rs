@@ -8,7 +8,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 use crate::ed25519;
-use crate::token::{ClientClaims, Permissions, Reject, Verified, Verifier};
+use crate::token::{ClientClaims, Permissions, Proven, Reject, Verified, Verifier};
 use crate::wire::request::{self, Request};
 use crate::wire::secure_request::{self, SecureRequest};
 use crate::wire::transport::{self, Transport};
@@ -29,6 +29,8 @@ pub enum DelegatedCaller {
 pub struct Policy<'k> {
     pub verifier: Verifier<'k>,
     pub delegated_caller: DelegatedCaller,
+    /// Signatures of tokens that need no second look.
+    pub proven: Option<&'k Proven>,
 }
 
 /// Why a request is dropped.
@@ -229,7 +231,10 @@ impl Envelope {
         scratch: &'s mut [u8],
     ) -> Result<Verified<'s, ClientClaims<'s>>, Refusal> {
         let token = self.secure.caller.text(buffer);
-        let caller = policy.verifier.verify_client(token, now, scratch).map_err(Refusal::Caller)?;
+        let caller = policy
+            .verifier
+            .verify_client_again(token, now, scratch, policy.proven)
+            .map_err(Refusal::Caller)?;
         let permissions = caller.claims().permissions;
         if permissions.has(Permissions::SIGNED_FLEET_MANAGEMENT) {
             return Err(Refusal::DelegationMissing);
@@ -253,7 +258,10 @@ impl Envelope {
     ) -> Result<(Verified<'s, ClientClaims<'s>>, Signer), Refusal> {
         let token = signer_token.text(buffer);
         let (signer, anchor) = {
-            let verified = policy.verifier.verify_client(token, now, scratch).map_err(Refusal::Signer)?;
+            let verified = policy
+                .verifier
+                .verify_client_again(token, now, scratch, policy.proven)
+                .map_err(Refusal::Signer)?;
             if !verified.claims().permissions.has(Permissions::AUTHENTICATION_DELEGATOR) {
                 return Err(Refusal::DelegatorRefused);
             }
@@ -261,7 +269,10 @@ impl Envelope {
             (Signer { token: signer_token, key, expires: verified.expires() }, *verified.anchor())
         };
         let token = self.secure.caller.text(buffer);
-        let caller = policy.verifier.verify_client(token, now, scratch).map_err(Refusal::Caller)?;
+        let caller = policy
+            .verifier
+            .verify_client_again(token, now, scratch, policy.proven)
+            .map_err(Refusal::Caller)?;
         if caller.anchor() != &anchor {
             return Err(Refusal::DelegatorRefused);
         }

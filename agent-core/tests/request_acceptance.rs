@@ -21,7 +21,7 @@ fn accept_with<T>(
     let mut scratch = [0; 2048];
     let buffer = &mut device[..message.len()];
     buffer.copy_from_slice(message);
-    let policy = Policy { verifier: Verifier::new(Trust::Issuers(issuers)), delegated_caller };
+    let policy = Policy { verifier: Verifier::new(Trust::Issuers(issuers)), delegated_caller, proven: None };
     let verified = open(buffer)?.verify(buffer, &policy, NOW, &mut scratch)?;
     Ok(then(buffer, &verified))
 }

@@ -450,7 +450,7 @@ fn without_a_clock_only_pings() {
     node.drive(Input::Received(&message(broadcast, &wire(&ask("r", &inbox)))));
     let ping = Ask { body: br#"{"agent":"rpcutil","action":"ping"}"#, ..ask("r", &inbox) };
     node.drive(Input::Received(&message(broadcast, &wire(&ping))));
-    assert_eq!(node.take_seen(), ["refused ttl_expired", "call rpcutil#ping by up=alice"]);
+    assert_eq!(node.take_seen(), ["refused clock_unknown", "call rpcutil#ping by up=alice"]);
 }
 
 #[test]

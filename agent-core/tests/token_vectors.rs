@@ -4,7 +4,8 @@
 mod forge;
 
 use agent_core::token::{
-    Issuer, Permissions, Reject, Trust, Verifier, decode_claims, peek_client, peek_provisioning, peek_server,
+    Issuer, Permissions, Proven, Reject, Trust, Verifier, decode_claims, peek_client, peek_provisioning,
+    peek_server,
 };
 use forge::{NOW, client, key, public, sign_token, token};
 use proptest::prelude::*;
@@ -51,6 +52,38 @@ fn every_verdict_is_upstreams() {
             _ => {}
         }
     }
+}
+
+/// What is remembered is that a signature held, nothing else: claims and times are read anew, and other bytes, other keys and
+/// forgotten tokens are looked at from the start.
+#[test]
+fn a_token_that_was_proven_is_still_judged() {
+    let (org, other) = (key(1), key(3));
+    let keys = [org.verifying_key().to_bytes()];
+    let verifier = Verifier::new(Trust::Signers(&keys));
+    let proven = Proven::default();
+    let verify = |verifier: &Verifier<'_>, token: &str, now: i64| {
+        let mut scratch = [0; 2048];
+        verifier.verify_client_again(token, now, &mut scratch, Some(&proven)).map(|found| found.expires())
+    };
+    let mine = client("up=alice", &json!({"fleet_management": true}), &key(2), &org);
+    let plain = verifier.verify_client(&mine, NOW, &mut [0; 2048]).map(|found| found.expires());
+    for _ in 0..3 {
+        assert_eq!(verify(&verifier, &mine, NOW), plain);
+    }
+    assert_eq!(verify(&verifier, &mine, NOW + 60), Err(Reject::Expired));
+    let at = mine.rfind('.').unwrap() + 5;
+    let changed =
+        format!("{}{}{}", &mine[..at], if &mine[at..=at] == "A" { "B" } else { "A" }, &mine[at + 1..]);
+    assert_eq!(verify(&verifier, &changed, NOW), Err(Reject::SignatureBad));
+    let strangers = [other.verifying_key().to_bytes()];
+    assert_eq!(verify(&Verifier::new(Trust::Signers(&strangers)), &mine, NOW), Err(Reject::SignatureBad));
+    for n in 10..20 {
+        let theirs = client("up=bob", &json!({"fleet_management": true}), &key(n), &org);
+        assert!(verify(&verifier, &theirs, NOW).is_ok());
+        assert_eq!(verify(&verifier, &changed, NOW), Err(Reject::SignatureBad));
+    }
+    assert_eq!(verify(&verifier, &mine, NOW), plain);
 }
 
 /// As the hosts' verifier: a token that is one kind by its purpose and another by its subject is neither.

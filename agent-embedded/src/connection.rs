@@ -11,7 +11,7 @@ use agent_core::machine::{Buffers, Core, Event, Input, Now, Output};
 use agent_core::provision::{self, After, Moment, Provision};
 use agent_core::rpc::{Call, ReplyWriter, Status, StatusCode, StatusText};
 use agent_core::session::{AgentRow, Credentials};
-use agent_core::token::Issuer;
+use agent_core::token::{Issuer, Proven};
 use agent_core::x509pin::ServerName;
 use embassy_futures::select::{Either, select};
 use embassy_net::tcp::TcpSocket;
@@ -77,6 +77,7 @@ pub(crate) struct Life<'l, B, S, A> {
     pub(crate) dials: usize,
     pub(crate) broker_url: String<32>,
     pub(crate) clock: Clock,
+    pub(crate) proven: Proven,
     /// The floor that is stored.
     pub(crate) kept_floor: i64,
     /// When a time server was asked last, monotonic milliseconds.
@@ -363,6 +364,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                 scratch: &mut *self.scratch,
                 clock: &mut self.clock,
                 mono_ms: now.mono_ms,
+                proven: &self.proven,
             };
             let buffers = Buffers { rx: &mut *self.rx, tx: &mut *self.tx };
             let step = self.core.step(now, input, self.rows, &mut gate, buffers);

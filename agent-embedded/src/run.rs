@@ -9,7 +9,7 @@ use agent_core::provision::{After, Provision};
 use agent_core::replay::ReplayCache;
 use agent_core::rpc::AgentMeta;
 use agent_core::session::{AgentRow, Client, SessionConfig};
-use agent_core::token::{Issuer, Reject, Trust, Verifier, peek_provisioning};
+use agent_core::token::{Issuer, Proven, Reject, Trust, Verifier, peek_provisioning};
 use embassy_net::Stack;
 use embassy_time::{Duration, Instant, Timer};
 use heapless::{String, Vec};
@@ -108,39 +108,21 @@ async fn life<B: Board, S: Store, A: Agents>(
         false => core::iter::once(PROVISIONING).collect(),
     };
     let collectives = collectives.as_slice();
-    let rule = if is_member && image.require_clock { ClockRule::Required } else { ClockRule::Optional };
-    let settled = Config {
-        identity,
-        session: SessionConfig {
-            client: Client { name: identity, lang: "rust", version: crate::VERSION },
-            require_tls: true,
-            servers: u32::try_from(brokers.len()).unwrap_or(1),
-            connect_timeout_ms: 20_000,
-            ping_interval_ms: 30_000,
-            pings_out: 2,
-            limits: Limits { info: 4096, payload: PROFILE.payload() },
-        },
-        rules: Rules {
-            collectives,
-            ttl_cap_seconds: TTL_CAP,
-            reply_check: ReplyCheck::Caller,
-            reply_targets: &[],
-            federation: false,
-            clock: rule,
-        },
-        component: if is_member { "server" } else { "provision_mode_server" },
-        version: crate::VERSION,
-        legacy_events: false,
-        node_subjects: true,
-    };
-    let replay = ReplayCache::new(replay, wall.unwrap_or(0), drawn.replay);
     let own_key = member.and_then(|(seed, _)| SigningKey::from_seed(&seed));
     let mut life = Life {
         board,
         store,
         own,
         image,
-        core: Core::new(settled, replay, drawn.core),
+        core: machine(
+            identity,
+            collectives,
+            is_member,
+            image.require_clock,
+            brokers.len(),
+            ReplayCache::new(replay, wall.unwrap_or(0), drawn.replay),
+            drawn.core,
+        ),
         provision: Provision::new(!is_member),
         member: is_member,
         identity,
@@ -162,6 +144,7 @@ async fn life<B: Board, S: Store, A: Agents>(
         dials: 0,
         broker_url: String::new(),
         kept_floor: clock.floor(),
+        proven: Proven::default(),
         clock,
         asked_ms: None,
     };
@@ -170,7 +153,46 @@ async fn life<B: Board, S: Store, A: Agents>(
     Ok(life.run(&mut transport).await)
 }
 
+/// The machine of this device. Apart from the rest of its life: what it takes to make it is off the stack when it runs.
+#[inline(never)]
+fn machine<'c>(
+    identity: &'c str,
+    collectives: &'c [&'c str],
+    member: bool,
+    require_clock: bool,
+    brokers: usize,
+    replay: ReplayCache<'c>,
+    seed: [u8; 32],
+) -> Core<'c> {
+    let settled = Config {
+        identity,
+        session: SessionConfig {
+            client: Client { name: identity, lang: "rust", version: crate::VERSION },
+            require_tls: true,
+            servers: u32::try_from(brokers).unwrap_or(1),
+            connect_timeout_ms: 20_000,
+            ping_interval_ms: 30_000,
+            pings_out: 2,
+            limits: Limits { info: 4096, payload: PROFILE.payload() },
+        },
+        rules: Rules {
+            collectives,
+            ttl_cap_seconds: TTL_CAP,
+            reply_check: ReplyCheck::Caller,
+            reply_targets: &[],
+            federation: false,
+            clock: if member && require_clock { ClockRule::Required } else { ClockRule::Optional },
+        },
+        component: if member { "server" } else { "provision_mode_server" },
+        version: crate::VERSION,
+        legacy_events: false,
+        node_subjects: true,
+    };
+    Core::new(settled, replay, seed)
+}
+
 /// Looks at the provisioning token: one that is not the organization's, or over, is never presented. Returns its brokers.
+#[inline(never)]
 fn admit(
     image: &Image<'_>,
     now: i64,

@@ -153,6 +153,11 @@ impl Device {
         std::fs::read(self.folder.join(format!("store.{name}"))).ok()
     }
 
+    /// From its next start on it has no clock of its own.
+    pub fn without_clock(&self) -> Result<()> {
+        Ok(std::fs::write(self.folder.join("clock.none"), b"")?)
+    }
+
     /// Ends QEMU within a write of its store: `operation` counts the steps of all writes from the start.
     pub fn cut_at(&self, operation: u32) -> Result<()> {
         Ok(std::fs::write(self.folder.join("store.cut"), [u8::try_from(operation)?])?)

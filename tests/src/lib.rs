@@ -8,6 +8,7 @@
 mod authority;
 mod canaries;
 pub mod device;
+pub mod device_range;
 pub mod faces;
 mod false_broker;
 mod false_node;
@@ -26,6 +27,7 @@ mod row;
 mod shot;
 mod stage;
 mod tap;
+mod time_server;
 
 pub use authority::certificates;
 pub use canaries::none_written_down;
@@ -41,3 +43,4 @@ pub use row::{Doing, Row};
 pub use shot::Shot;
 pub use stage::{CONFIGURED_SECRET, Control, NODE, PROVISIONER_PASSWORD, PROVISIONING_TOKEN, Stage};
 pub use tap::{RECORD_OVERHEAD, Tap};
+pub use time_server::TimeServer;

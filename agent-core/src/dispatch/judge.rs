@@ -189,7 +189,7 @@ impl Judge<'_, '_> {
             && rules.clock == ClockRule::Required
             && (agent, body.action) != ("rpcutil", "ping")
         {
-            return Err(refuse("ttl_expired"));
+            return Err(refuse("clock_unknown"));
         }
         let call = Call {
             agent,

@@ -12,6 +12,7 @@ mod claims;
 mod compact;
 mod kinds;
 mod permissions;
+mod proven;
 mod reject;
 mod verifier;
 
@@ -20,6 +21,7 @@ pub use chain::ChainIssuer;
 pub use compact::decode_claims;
 pub use kinds::{ClientClaims, Kind, ProvisioningClaims, ServerClaims};
 pub use permissions::Permissions;
+pub use proven::Proven;
 pub use reject::Reject;
 pub use verifier::{
     Issuer, Trust, Unverified, Verified, Verifier, peek_client, peek_provisioning, peek_server,

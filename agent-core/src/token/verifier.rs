@@ -4,6 +4,7 @@ use super::chain::{Chain, ChainIssuer};
 use super::claims::{Claim, Claims};
 use super::compact::Compact;
 use super::kinds::{ClientClaims, Kind, ProvisioningClaims, Read, ServerClaims};
+use super::proven::Proven;
 use super::reject::Reject;
 use crate::ed25519;
 
@@ -27,6 +28,8 @@ pub enum Trust<'k> {
 #[derive(Debug, Clone, Copy)]
 pub struct Verifier<'k> {
     trust: Trust<'k>,
+    /// Nobody knows how late it is: `now` is only the earliest that it can be.
+    clockless: bool,
 }
 
 /// A token whose signature, chain and times were found good. Its text lies in the scratch lent for verification.
@@ -110,7 +113,14 @@ impl<'s, T> Unverified<'s, T> {
 
 impl<'k> Verifier<'k> {
     pub fn new(trust: Trust<'k>) -> Verifier<'k> {
-        Verifier { trust }
+        Verifier { trust, clockless: false }
+    }
+
+    /// For a node that does not know the time: `now` is the earliest that it can be, so that a token may be over and cannot
+    /// be early.
+    #[must_use]
+    pub fn without_clock(self) -> Verifier<'k> {
+        Verifier { clockless: true, ..self }
     }
 
     /// Verifies a client token at `now`, Unix seconds. `scratch` must hold the claims without their policy; 2 KiB do for
@@ -121,7 +131,18 @@ impl<'k> Verifier<'k> {
         now: i64,
         scratch: &'s mut [u8],
     ) -> Result<Verified<'s, ClientClaims<'s>>, Reject> {
-        self.verify(token, now, scratch)
+        self.verify(token, now, scratch, None)
+    }
+
+    /// The same; signatures that `proven` remembers are not checked again, new ones are remembered.
+    pub fn verify_client_again<'s>(
+        &self,
+        token: &str,
+        now: i64,
+        scratch: &'s mut [u8],
+        proven: Option<&Proven>,
+    ) -> Result<Verified<'s, ClientClaims<'s>>, Reject> {
+        self.verify(token, now, scratch, proven)
     }
 
     /// Verifies a server token; see [`Verifier::verify_client`].
@@ -131,7 +152,7 @@ impl<'k> Verifier<'k> {
         now: i64,
         scratch: &'s mut [u8],
     ) -> Result<Verified<'s, ServerClaims<'s>>, Reject> {
-        self.verify(token, now, scratch)
+        self.verify(token, now, scratch, None)
     }
 
     /// Verifies a provisioning token signed with EdDSA; see [`Verifier::verify_client`].
@@ -141,7 +162,7 @@ impl<'k> Verifier<'k> {
         now: i64,
         scratch: &'s mut [u8],
     ) -> Result<Verified<'s, ProvisioningClaims<'s>>, Reject> {
-        self.verify(token, now, scratch)
+        self.verify(token, now, scratch, None)
     }
 
     fn verify<'s, T: Read<'s>>(
@@ -149,8 +170,9 @@ impl<'k> Verifier<'k> {
         token: &str,
         now: i64,
         scratch: &'s mut [u8],
+        proven: Option<&Proven>,
     ) -> Result<Verified<'s, T>, Reject> {
-        let (claims, chain, anchor) = self.check(token, T::KIND, now, scratch)?;
+        let (claims, chain, anchor) = self.check(token, T::KIND, now, scratch, proven)?;
         Ok(Verified {
             claims: T::read(&claims)?,
             jti: claims.text(Claim::Id)?.unwrap_or_default(),
@@ -170,6 +192,7 @@ impl<'k> Verifier<'k> {
         kind: Kind,
         now: i64,
         scratch: &'s mut [u8],
+        proven: Option<&Proven>,
     ) -> Result<(Claims<'s>, Option<ChainIssuer<'s>>, [u8; 32]), Reject> {
         let compact = Compact::split(token)?;
         compact.check_header()?;
@@ -179,9 +202,18 @@ impl<'k> Verifier<'k> {
         }
         let chain = if kind == Kind::Provisioning { None } else { Chain::read(&claims)? };
         let signature = compact.signature()?;
-        let anchor =
-            self.anchor(&claims, |key| check_signatures(key, chain.as_ref(), &compact, &signature))?;
-        check_times(&claims, kind, now)?;
+        let anchor = self.anchor(&claims, |key| {
+            let Some(proven) = proven else {
+                return check_signatures(key, chain.as_ref(), &compact, &signature);
+            };
+            let digest = Proven::digest(key, token);
+            if !proven.holds(&digest) {
+                check_signatures(key, chain.as_ref(), &compact, &signature)?;
+                proven.remember(digest);
+            }
+            Ok(())
+        })?;
+        check_times(&claims, kind, now, self.clockless)?;
         Ok((claims, chain.map(|chain| chain.issuer), anchor))
     }
 
@@ -243,11 +275,11 @@ fn check_signatures(
 }
 
 /// No leeway; the issuer's expiry counts for tokens it issued (`docs/spec/01 §6.7` steps 4 and 6).
-fn check_times(claims: &Claims<'_>, kind: Kind, now: i64) -> Result<(), Reject> {
+fn check_times(claims: &Claims<'_>, kind: Kind, now: i64, clockless: bool) -> Result<(), Reject> {
     if claims.date(Claim::Expiry)?.is_some_and(|expiry| expiry <= now) {
         return Err(Reject::Expired);
     }
-    if claims.date(Claim::NotBefore)?.is_some_and(|start| start > now) {
+    if claims.date(Claim::NotBefore)?.is_some_and(|start| start > now && !clockless) {
         return Err(Reject::Early);
     }
     if claims.some_text(Claim::Tcs)?.is_none() {

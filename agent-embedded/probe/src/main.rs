@@ -102,6 +102,7 @@ fn main() -> ! {
     let policy = Policy {
         verifier: Verifier::new(Trust::Issuers(&issuers)),
         delegated_caller: DelegatedCaller::Match,
+        proven: None,
     };
     let mut gate = Verified { policy, scratch: [0; SCRATCH] };
     let mut provision = Provision::new(black_box(true));

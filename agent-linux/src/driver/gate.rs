@@ -104,7 +104,7 @@ impl Gate for NodeGate<'_> {
                     if rules.match_delegated_caller { DelegatedCaller::Match } else { DelegatedCaller::Any };
                 gate::member(
                     buffer,
-                    &Policy { verifier, delegated_caller },
+                    &Policy { verifier, delegated_caller, proven: None },
                     clock::unix_seconds(),
                     &mut scratch,
                 )

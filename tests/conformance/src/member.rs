@@ -161,7 +161,7 @@ impl Gate for Obeys<'_> {
         let verifier = Verifier::new(Trust::Issuers(self.issuers));
         match (self.member, self.issuers.is_empty()) {
             (true, _) => {
-                let policy = Policy { verifier, delegated_caller: self.delegated_caller };
+                let policy = Policy { verifier, delegated_caller: self.delegated_caller, proven: None };
                 gate::member(buffer, &policy, seconds, self.scratch)
             }
             (false, false) => gate::candidate(buffer, &verifier, seconds, self.scratch),

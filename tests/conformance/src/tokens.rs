@@ -144,7 +144,7 @@ pub(crate) fn accept(
     let (trusted, delegated_caller) = (Trusted::read(fields)?, delegated(fields)?);
     let (now, message) = (fields.number()?, fields.bytes()?);
     let Some(buffer) = received(buffers.rx, message) else { return Ok(write!(out, "refused too_large")?) };
-    let policy = Policy { verifier: trusted.verifier(), delegated_caller };
+    let policy = Policy { verifier: trusted.verifier(), delegated_caller, proven: None };
     let scratch = buffers.scratch.as_mut_slice();
     let verdict = open(buffer).map_err(agent_core::secure::Refusal::from);
     match verdict.and_then(|envelope| envelope.verify(buffer, &policy, now, scratch)) {

@@ -63,6 +63,7 @@ impl Gate for Verifying {
         let policy = Policy {
             verifier: Verifier::new(Trust::Issuers(&issuers)),
             delegated_caller: DelegatedCaller::Match,
+            proven: None,
         };
         let mut scratch = vec![0; 8192];
         let envelope = open(buffer).map_err(|error| error.reason())?;

@@ -209,6 +209,7 @@ fn secure_request(input: &[u8]) {
     let policy = Policy {
         verifier: Verifier::new(Trust::Issuers(&issuers)),
         delegated_caller: DelegatedCaller::Match,
+        proven: None,
     };
     let mut scratch = vec![0; 16 * 1024];
     let opened = if input.is_empty() { None } else { open(buffer).ok() };

@@ -35,14 +35,8 @@ async fn agent(stack: Stack<'static>) {
     // const: made at build time, or it would be made on the stack first
     static SPACE: ConstStaticCell<Space> = ConstStaticCell::new(Space::new());
     let board = Lm3s::new();
-    let baked = match Baked::parse(machine::baked()) {
-        Ok(baked) => baked,
-        Err(error) => {
-            board.say(format_args!("not starting: {}", error.message()));
-            machine::exit(false)
-        }
-    };
-    let image = Image::of(&baked, "lm3s");
+    let baked = baked();
+    let image = Image::of(baked, "lm3s");
     board.say(format_args!("baked {:016x}", u64::from_be_bytes(baked.digest)));
     stack.wait_config_up().await;
     board.say(format_args!("address"));
@@ -50,8 +44,27 @@ async fn agent(stack: Stack<'static>) {
     agent_embedded::run(&board, &mut Files::open(), &mut own, &image, stack, SPACE.take()).await
 }
 
+/// What the image was given. Not a part of the task: what reading it takes of the stack would be taken for ever.
+#[inline(never)]
+fn baked() -> &'static Baked<'static> {
+    static BAKED: StaticCell<Baked<'static>> = StaticCell::new();
+    match Baked::parse(machine::baked()) {
+        Ok(baked) => BAKED.init(baked),
+        Err(error) => {
+            Lm3s::print(format_args!("not starting: {}", error.message()));
+            machine::exit(false)
+        }
+    }
+}
+
 #[cortex_m_rt::entry]
 fn main() -> ! {
+    machine::run(start())
+}
+
+/// Network and agent as tasks. Not a part of `main`, whose stack is never given back.
+#[inline(never)]
+fn start() -> &'static raw::Executor {
     static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
     static SOCKETS: StaticCell<StackResources<2>> = StaticCell::new();
     if let Some(peripherals) = cortex_m::Peripherals::take() {
@@ -67,7 +80,7 @@ fn main() -> ! {
         SOCKETS.init_with(StackResources::new),
         u64::from_le_bytes(seed),
     );
-    let executor = EXECUTOR.init_with(|| raw::Executor::new(core::ptr::null_mut()));
+    let executor: &'static raw::Executor = EXECUTOR.init_with(|| raw::Executor::new(core::ptr::null_mut()));
     let spawner: Spawner = executor.spawner();
     match (network(runner), agent(stack)) {
         (Ok(network), Ok(agent)) => {
@@ -76,7 +89,7 @@ fn main() -> ! {
         }
         _ => machine::exit(false),
     }
-    machine::run(executor)
+    executor
 }
 
 /// The end of a test; a real board would remember the place and start anew.

@@ -1,0 +1,103 @@
+//! A microcontroller without a clock, and time servers that lie to it (docs/spec/08 §7.5, docs/spec/10 D3).
+#![allow(clippy::large_futures)] // a test has few of them
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use choria_host::clock::unix_nanos;
+use choria_tests::device_range::Range;
+use choria_tests::{Shot, TimeServer};
+use serde_json::json;
+
+const DAY: i64 = 86_400;
+/// The first second of 2001 and of 2100.
+const LONG_AGO: i64 = 978_307_200;
+const FAR_AHEAD: i64 = 4_102_444_800;
+
+/// A device without a clock that asks `server`; it is a member already.
+async fn clockless(server: &TimeServer) -> Result<Range> {
+    let asked = format!("10.0.2.2:{}", server.port());
+    Range::with(&["--time-server", &asked], |device| device.without_clock()).await
+}
+
+/// The floor that it has stored, Unix seconds.
+fn floor(range: &Range) -> Result<Option<i64>> {
+    let Some(bytes) = range.device.stored("floor") else { return Ok(None) };
+    Ok(Some(i64::from_le_bytes(bytes.try_into().ok().context("a floor has eight bytes")?)))
+}
+
+#[tokio::test]
+async fn t_300_t_303_a_time_server_that_sets_the_time_far_ahead() -> Result<()> {
+    let server = TimeServer::new()?;
+    let mut range = clockless(&server).await?;
+    let alice = Arc::clone(&range.stage).caller("up=alice")?;
+    let captured = Shot::of(&alice, |_| {})?;
+    ensure!(range.answer(&captured).await?.is_some_and(|reply| reply.statuscode.is_ok()), "no answer");
+
+    range.restart().await?;
+    range.drops(&captured, "replayed").await?;
+    choria_rows::row(
+        303,
+        "a captured request again after a restart, within its time, once the device has heard the time",
+        "silence, replayed",
+    );
+
+    server.says(FAR_AHEAD);
+    range.restart().await?;
+    range.device.said(&format!("time {}", FAR_AHEAD / 1000))?;
+    let shot = Shot::of(&alice, |_| {})?;
+    range.send(&shot).await?;
+    range.device.said("request dropped reason=token_expired ")?;
+    let now = unix_nanos() / 1_000_000_000;
+    ensure!(floor(&range)?.is_none_or(|floor| floor <= now + DAY), "the floor is {:?}", floor(&range)?);
+
+    server.is_wrong_by(0);
+    range.restart().await?;
+    let shot = Shot::of(&alice, |_| {})?;
+    ensure!(range.answer(&shot).await?.is_some_and(|reply| reply.statuscode.is_ok()), "it stays in 2100");
+    let now = unix_nanos() / 1_000_000_000;
+    ensure!(floor(&range)?.is_none_or(|floor| floor <= now + DAY), "the floor is {:?}", floor(&range)?);
+    choria_rows::row(
+        300,
+        "the time server says 2100, then the truth after a restart",
+        "tokens are over, then valid again; the stored floor is none of 2100",
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t_301_a_time_server_that_sets_the_time_back() -> Result<()> {
+    let server = TimeServer::new()?;
+    server.says(LONG_AGO);
+    let mut range = clockless(&server).await?;
+    range.device.said(&format!("time {}", LONG_AGO / 1000))?;
+    let stage = Arc::clone(&range.stage);
+    let over = unix_nanos() / 1_000_000_000 - 3600;
+    let claims = json!({"iat": over - DAY, "exp": over, "permissions": {"fleet_management": true}});
+    let expired = stage.caller_with("up=alice", claims)?;
+    range.send(&Shot::of(&expired, |_| {})?).await?;
+    range.device.said("request dropped reason=token_expired ")?;
+    choria_rows::row(
+        301,
+        "the time server says 2001; a token that was over before the image was made",
+        "the time is that of the image; silence, token_expired",
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn t_302_a_device_that_nobody_tells_the_time() -> Result<()> {
+    let server = TimeServer::new()?;
+    server.is_silent();
+    let mut range = clockless(&server).await?;
+    range.device.said("no time from ")?;
+    let alice = Arc::clone(&range.stage).caller("up=alice")?;
+    // what it answers behind this is rpcutil#ping
+    range.drops(&Shot::calling(&alice, "rpcutil", "daemon_stats", &json!({}))?, "clock_unknown").await?;
+    choria_rows::row(
+        302,
+        "no time server answers: enrolment, an action, a ping",
+        "a member all the same; silence, clock_unknown; answered",
+    );
+    Ok(())
+}
