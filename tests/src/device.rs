@@ -153,6 +153,12 @@ impl Device {
         std::fs::read(self.folder.join(format!("store.{name}"))).ok()
     }
 
+    /// Its source of random numbers fails from now on, or works again.
+    pub fn has_entropy(&self, works: bool) -> Result<()> {
+        let file = self.folder.join("entropy.none");
+        Ok(if works { std::fs::remove_file(file) } else { std::fs::write(file, b"") }?)
+    }
+
     /// From its next start on it has no clock of its own.
     pub fn without_clock(&self) -> Result<()> {
         Ok(std::fs::write(self.folder.join("clock.none"), b"")?)

@@ -119,6 +119,33 @@ fn good_settings() -> Value {
 }
 
 #[test]
+fn t_308_no_key_is_made_of_bad_random_numbers() -> Result<()> {
+    let candidate = Candidate::new()?;
+    let make = || {
+        candidate.asks(
+            "choria_provision",
+            "gen25519",
+            json!({"token": PROVISIONING_TOKEN, "nonce": "abcdefghijk"}),
+        )
+    };
+    candidate.device.has_entropy(false)?;
+    let refused = candidate.answer(&make()?)?.context("no answer")?;
+    ensure!(refused.statuscode == StatusCode::Aborted, "{refused:?}");
+    ensure!(refused.statusmsg.contains("random numbers"), "{refused:?}");
+    candidate.stores_nothing_but(&[])?;
+    candidate.device.has_entropy(true)?;
+    let made = candidate.answer(&make()?)?.context("no answer")?;
+    ensure!(made.statuscode.is_ok(), "{made:?}");
+    candidate.stores_nothing_but(&["seed"])?;
+    choria_rows::row(
+        308,
+        "gen25519 while the source of random numbers fails, then works; on the emulated device",
+        "Aborted with the reason, no seed stored; a key",
+    );
+    Ok(())
+}
+
+#[test]
 fn t_297_only_a_provisioner_of_its_organization_enrols_a_device() -> Result<()> {
     let candidate = Candidate::new()?;
     let before = candidate.counter("unvalidated")?;

@@ -6,18 +6,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::step;
 
-/// The first package of the work: its gate rows must hold, its other rows hold or are listed with the reason.
-const PACKAGE: &str = "1";
-/// The package of the microcontrollers: its rows are run and shown as well.
+/// The packages of the work that are done, servers and microcontrollers: their gate rows must hold, their other rows hold or
+/// are listed with the reason.
+const SERVERS: &str = "1";
 const DEVICES: &str = "2";
 
 /// What the specification asks for.
 pub(crate) struct Rows {
-    /// All rows of the package: number, and what the specification says is done.
+    /// All rows of the packages: number, and what the specification says is done.
     wanted: BTreeMap<u16, String>,
     gates: BTreeSet<u16>,
-    /// Rows of devices, in the same form.
-    devices: BTreeMap<u16, String>,
     /// Rows without a proof, with the reason.
     not_yet: BTreeMap<u16, String>,
 }
@@ -45,20 +43,14 @@ enum Section {
 impl Rows {
     pub(crate) fn load() -> Result<Rows> {
         let page = read("docs/spec/10-threat-model.md")?;
-        let mut rows = Rows {
-            wanted: BTreeMap::new(),
-            gates: BTreeSet::new(),
-            devices: BTreeMap::new(),
-            not_yet: BTreeMap::new(),
-        };
+        let mut rows = Rows { wanted: BTreeMap::new(), gates: BTreeSet::new(), not_yet: BTreeMap::new() };
         for line in page.lines().filter(|line| line.starts_with('|')) {
             let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
             match cells.as_slice() {
-                [PACKAGE, gates] if gates.starts_with("T-") => rows.gates = numbers(gates)?,
-                [row, given, when, .., package @ (PACKAGE | DEVICES)] => {
-                    let of = if *package == PACKAGE { &mut rows.wanted } else { &mut rows.devices };
+                [SERVERS | DEVICES, gates] if gates.starts_with("T-") => rows.gates.extend(numbers(gates)?),
+                [row, given, when, .., SERVERS | DEVICES] => {
                     if let Some(number) = number(row) {
-                        of.insert(number, format!("{given}: {when}"));
+                        rows.wanted.insert(number, format!("{given}: {when}"));
                     }
                 }
                 _ => {}
@@ -75,12 +67,7 @@ impl Rows {
 
     /// What the names of tests that prove a row contain.
     pub(crate) fn test_names(&self) -> Vec<String> {
-        self.wanted
-            .keys()
-            .chain(&self.gates)
-            .chain(self.devices.keys())
-            .map(|number| format!("t_{number:03}_"))
-            .collect()
+        self.wanted.keys().chain(&self.gates).map(|number| format!("t_{number:03}_")).collect()
     }
 
     /// The table, and whether everything that must hold was seen.
@@ -99,7 +86,7 @@ impl Rows {
             } else if let Some(seen) = proofs.seen.get(&number) {
                 proven += 1;
                 gates_proven += usize::from(gate);
-                let spec = self.wanted.get(&number).or(self.devices.get(&number)).map_or("", String::as_str);
+                let spec = self.wanted.get(&number).map_or("", String::as_str);
                 for (index, (tried, seen)) in seen.iter().enumerate() {
                     let tried = if tried.is_empty() { spec } else { tried };
                     let name = if index == 0 { format!("T-{number:03} {mark:<4}") } else { " ".repeat(10) };
