@@ -9,8 +9,8 @@ const NANOS: i64 = 1_000_000_000;
 /// A time that was heard, carried on by the monotonic clock.
 ///
 /// Time servers prove nothing, so what they say is believed only while the node runs, and never below the floor: a server
-/// that sets the time back revives no expired token, and one that sets it far ahead has done nothing that a restart, or
-/// its next true answer, does not undo.
+/// that sets the time back revives no token that was over before the floor, and one that sets it far ahead has done nothing
+/// that a restart, or its next true answer, does not undo. A board that has a clock of its own keeps the floor alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     /// Unix nanoseconds, and the monotonic milliseconds at which it was that time.
@@ -26,7 +26,7 @@ impl Clock {
         Clock { heard: None, floor }
     }
 
-    /// It is `unix_nanos` now, says a time server or the board's own clock.
+    /// It is `unix_nanos` now, says a time server.
     pub const fn hear(&mut self, unix_nanos: i64, mono_ms: u64) {
         self.heard = Some((unix_nanos, mono_ms));
     }
@@ -52,10 +52,11 @@ impl Clock {
     }
 
     /// A token of the organization that was verified was issued at `issued`, Unix seconds: it is at least that late. A time
-    /// of issue more than a day ahead of a known clock is somebody's mistake and raises nothing.
-    pub fn raise(&mut self, issued: i64, mono_ms: u64) {
-        let now = self.nanos(mono_ms).map(|nanos| nanos.div_euclid(NANOS));
-        if issued > self.floor && now.is_none_or(|now| issued <= now.saturating_add(AHEAD)) {
+    /// of issue more than a day ahead of `now`, Unix nanoseconds, is somebody's mistake and raises nothing, and so does any
+    /// where `now` is not known: the floor never sinks again, and a device whose floor is ahead of the time is lost.
+    pub fn raise(&mut self, issued: i64, now: Option<i64>) {
+        let latest = now.map(|nanos| nanos.div_euclid(NANOS).saturating_add(AHEAD));
+        if issued > self.floor && latest.is_some_and(|latest| issued <= latest) {
             self.floor = issued;
         }
     }
@@ -92,14 +93,16 @@ mod tests {
     #[test]
     fn only_tokens_raise_the_floor_and_none_from_far_ahead() {
         let mut clock = Clock::new(MADE);
-        clock.raise(MADE - 1, 0);
+        let now = Some((MADE + 91 * 86_400) * NANOS);
+        clock.raise(MADE - 1, now);
         assert_eq!(clock.floor(), MADE);
-        clock.raise(MADE + 90 * 86_400, 0);
-        assert_eq!(clock.floor(), MADE + 90 * 86_400, "without a clock the organization is believed");
-        clock.hear((MADE + 91 * 86_400) * NANOS, 0);
-        clock.raise(MADE + 93 * 86_400, 0);
-        assert_eq!(clock.floor(), MADE + 90 * 86_400);
-        clock.raise(MADE + 92 * 86_400, 0);
+        for issued in [MADE + 90 * 86_400, MADE + 1, 4_102_444_800, i64::MAX] {
+            clock.raise(issued, None);
+            assert_eq!(clock.floor(), MADE, "without a clock nothing tells a date from a mistake");
+        }
+        clock.raise(MADE + 92 * 86_400 + 1, now);
+        assert_eq!(clock.floor(), MADE);
+        clock.raise(MADE + 92 * 86_400, now);
         assert_eq!(clock.floor(), MADE + 92 * 86_400);
     }
 
@@ -108,7 +111,7 @@ mod tests {
         fn no_number_overflows(floor in any::<i64>(), heard in any::<i64>(), at in any::<u64>(), now in any::<u64>(), issued in any::<i64>()) {
             let mut clock = Clock::new(floor);
             clock.hear(heard, at);
-            clock.raise(issued, now);
+            clock.raise(issued, clock.nanos(now));
             prop_assert!(clock.floor() >= floor);
             prop_assert!(clock.nanos(now).unwrap() >= clock.floor().saturating_mul(NANOS));
         }

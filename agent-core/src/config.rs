@@ -1,6 +1,6 @@
 //! Configuration as lines of `key = value` (`docs/spec/03 §14.1`).
 //!
-//! Lines are trimmed; blank lines, lines beginning with `#` and lines without a key or a value are passed over. The first
+//! Lines are trimmed of ASCII white space; blank lines, lines beginning with `#` and lines without a key or a value are passed over. The first
 //! `=` splits. No quotes, no comments behind a value, no sections. The last line of a key wins.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 

@@ -48,6 +48,8 @@ pub struct ReplayCache<'s> {
     used: usize,
     watermark: i64,
     before_start: bool,
+    /// The newest request that was dropped as over.
+    forgotten: i64,
     key: [u8; 16],
 }
 
@@ -67,15 +69,19 @@ impl<'s> ReplayCache<'s> {
     /// `key` is 16 random bytes of this process. Slots are cleared.
     pub fn new(slots: &'s mut [ReplaySlot], not_before: i64, key: [u8; 16]) -> ReplayCache<'s> {
         slots.fill(ReplaySlot::FREE);
-        ReplayCache { slots, used: 0, watermark: not_before, before_start: not_before > 0, key }
+        ReplayCache { slots, used: 0, watermark: not_before, before_start: not_before > 0, forgotten: 0, key }
     }
 
-    /// For a node that hears the time only now: what was made before, it could not have remembered. A cache that has a
-    /// watermark keeps it.
+    /// For a node that hears the time only now, for the first time or anew: what was made before the first answer, it could
+    /// not have remembered. An answer that corrects a first one from the future takes its watermark back; whatever was
+    /// forgotten since, because it seemed to be over, stays below it.
     pub fn start(&mut self, now: i64) {
-        if self.watermark == 0 {
+        if self.watermark == 0 || (self.before_start && now < self.watermark) {
             self.watermark = now;
             self.before_start = true;
+        }
+        if self.forgotten > self.watermark {
+            self.raise(self.forgotten);
         }
     }
 
@@ -201,7 +207,10 @@ impl<'s> ReplayCache<'s> {
         while index < self.slots.len() {
             match self.slots.get(index) {
                 // The removal may move another entry here: look again.
-                Some(slot) if !slot.is_free() && slot.until < now => self.remove(index),
+                Some(slot) if !slot.is_free() && slot.until < now => {
+                    self.forgotten = self.forgotten.max(slot.time);
+                    self.remove(index);
+                }
                 _ => index = index.saturating_add(1),
             }
         }
@@ -235,6 +244,38 @@ mod tests {
     use std::vec;
 
     const S: i64 = 1_000_000_000;
+
+    /// A node without a clock that heard a time from the future first, and then the true one.
+    #[test]
+    fn a_first_answer_from_the_future_is_taken_back() {
+        let mut slots = [ReplaySlot::FREE; 64];
+        let mut cache = ReplayCache::new(&mut slots, 0, [7; 16]);
+        cache.start(4_102_444_800 * S);
+        cache.start(1000 * S);
+        assert_eq!(cache.admit("up=a", "1", 1001 * S, 60, 1001 * S), Ok(()));
+        assert_eq!(cache.admit("up=a", "2", 999 * S, 60, 1001 * S), Err(Replayed::BeforeStart));
+        cache.start(2000 * S);
+        assert_eq!(
+            cache.admit("up=a", "3", 1500 * S, 600, 2000 * S),
+            Ok(()),
+            "a later answer changes nothing"
+        );
+    }
+
+    /// What was dropped because it seemed to be over must not run again when the time is set back.
+    #[test]
+    fn a_clock_that_is_set_back_revives_nothing() {
+        let mut slots = [ReplaySlot::FREE; 64];
+        let mut cache = ReplayCache::new(&mut slots, 0, [7; 16]);
+        cache.start(1000 * S);
+        assert_eq!(cache.admit("up=a", "captured", 1001 * S, 60, 1001 * S), Ok(()));
+        for n in 0..60 {
+            let now = (5000 + 10 * n) * S;
+            assert_eq!(cache.admit("up=b", &format!("{n}"), now, 60, now), Ok(()));
+        }
+        cache.start(1010 * S);
+        assert!(cache.admit("up=a", "captured", 1001 * S, 60, 1010 * S).is_err());
+    }
 
     #[test]
     fn t_226_the_same_id_runs_once_per_caller() {

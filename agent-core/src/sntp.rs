@@ -40,6 +40,9 @@ pub fn answer(packet: &[u8], nonce: &[u8; 8]) -> Option<i64> {
     if flags & 7 != MODE_SERVER || !synchronized || origin != nonce {
         return None;
     }
+    if *seconds == [0; 4] && *fraction == [0; 4] {
+        return None;
+    }
     let counted = i64::from(u32::from_be_bytes(*seconds));
     // Without its highest bit the number is of the turn that begins in 2036 (RFC 4330 §3).
     let counted = if counted < TURN >> 1 { counted.checked_add(TURN)? } else { counted };
@@ -85,6 +88,7 @@ mod tests {
             ("an unsynchronized server", reply(0xe4, 2, NONCE, at, 0)),
             ("a kiss of death", reply(0x24, 0, NONCE, at, 0)),
             ("stratum 16", reply(0x24, 16, NONCE, at, 0)),
+            ("no time", reply(0x24, 2, NONCE, 0, 0)),
         ] {
             assert_eq!(answer(&packet, &NONCE), None, "{name}");
         }

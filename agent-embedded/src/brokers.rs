@@ -36,18 +36,26 @@ pub(crate) fn one(url: &str, port: u16) -> Option<Broker> {
     let rest = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or(url);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.split_once(':') {
-        Some((host, port)) => (host, u16::try_from(integer(port)?).ok()?),
+        Some((host, port)) => (host, u16::try_from(plain(port)?).ok()?),
         None => (rest, port),
     };
     Some(Broker { address: address(host)?, port })
 }
 
-/// Four numbers with points between them; what stands here was written by a program.
+/// Digits alone, without a zero before another one.
+fn plain(number: &str) -> Option<i64> {
+    match number.as_bytes() {
+        [b'0', _, ..] | [b'+' | b'-', ..] => None,
+        _ => integer(number),
+    }
+}
+
+/// Four numbers with points between them, no sign and no zero before another digit.
 fn address(text: &str) -> Option<Ipv4Addr> {
     let mut octets = [0; 4];
     let mut parts = text.split('.');
     for octet in &mut octets {
-        *octet = parts.next().filter(|part| part.len() <= 3).and_then(integer)?.try_into().ok()?;
+        *octet = parts.next().and_then(plain)?.try_into().ok()?;
     }
     parts.next().is_none().then(|| octets.into())
 }
@@ -64,6 +72,19 @@ mod tests {
         );
         let broker = |last, port| Broker { address: Ipv4Addr::new(192, 0, 2, last), port };
         assert_eq!(brokers.as_slice(), [broker(1, 4223), broker(2, 4222), broker(4, 4222)]);
+        for wrong in [
+            "010.0.0.1",
+            "+10.0.0.1",
+            "1.2.3",
+            "1.2.3.4.5",
+            "1.2.3.",
+            "256.0.0.1",
+            "1.2.3.4:-0",
+            "1.2.3.4:+1",
+            "",
+        ] {
+            assert_eq!(one(wrong, 1), None, "{wrong}");
+        }
         assert_eq!(
             parse(["192.0.2.1,192.0.2.1,192.0.2.1,192.0.2.1,192.0.2.1"].into_iter()).len(),
             MAX_BROKERS

@@ -2,6 +2,7 @@
 
 use core::cell::RefCell;
 use core::fmt::Write as _;
+use core::pin::{Pin, pin};
 
 use agent_core::clock::Clock;
 use agent_core::dispatch::{Body, Signer, Via};
@@ -34,8 +35,10 @@ use crate::tls::{PinVerifier, Provider};
 
 /// Time for TCP and TLS, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Time to get bytes out.
-const WRITE: Duration = Duration::from_secs(10);
+/// Time to get bytes out; no watchdog bites within it.
+const WRITE: Duration = Duration::from_secs(5);
+/// Time for INFO; no watchdog bites within it.
+const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes that are taken from the socket at once before TLS; INFO comes in these.
 const GREETING: usize = 64;
 /// A time that was heard so long ago is asked for again: before the next connection, and by ending one.
@@ -112,6 +115,25 @@ impl<'w, 's: 'w, 'd: 's> Wire<'w, 's, 'd> {
     }
 }
 
+/// `work` within `limit`, `None` when it takes longer. A wait is no hang: the watchdog is fed. Behind a pointer: what waits
+/// stands once in memory, not once for each way of waiting.
+async fn within<B: Board, T>(
+    board: &B,
+    limit: Duration,
+    mut work: Pin<&mut dyn Future<Output = T>>,
+) -> Option<T> {
+    let until = Instant::now() + limit;
+    loop {
+        board.feed_watchdog();
+        let slice = Timer::at(until.min(Instant::now() + Duration::from_secs(1)));
+        match select(work.as_mut(), slice).await {
+            Either::First(done) => return Some(done),
+            Either::Second(()) if Instant::now() >= until => return None,
+            Either::Second(()) => {}
+        }
+    }
+}
+
 /// What a run of steps leaves to do.
 #[derive(Debug, Clone, Copy)]
 enum Todo {
@@ -128,7 +150,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         Now { mono_ms, wall_nanos: time(self.board, &self.clock, mono_ms) }
     }
 
-    /// Asks a time server where the board has no clock. Nobody is asked often, and nobody's silence ends anything.
+    /// Asks a time server where the board has no clock. Nobody is asked often.
     async fn learn_time(&mut self, broker: Broker, transport: &mut Transport<'_>) {
         let now = Instant::now().as_millis();
         let pause = if self.clock.age_ms(now).is_some() { HEARD_MS } else { UNANSWERED_MS };
@@ -144,15 +166,19 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             Some((nanos, at)) => {
                 self.clock.hear(nanos, at);
                 let seconds = nanos.div_euclid(1_000_000_000);
-                self.board.say(format_args!("time {seconds} from {}", server.address));
+                self.board.say(format_args!("time {seconds}"));
                 self.core.clock_known(self.clock.nanos(at).unwrap_or(nanos));
             }
-            None => self.board.say(format_args!("no time from {}:{}", server.address, server.port)),
+            None => self.board.say(format_args!("no time server answers")),
         }
     }
 
-    /// Whether a time server has to be asked, for which the connection must end: they share their buffers.
+    /// Whether a time server has to be asked, for which the connection must end: they share their buffers. Only a member that
+    /// serves nothing without the time has a reason to.
     fn needs_time(&self) -> bool {
+        if !(self.member && self.image.require_clock) {
+            return false;
+        }
         let now = Instant::now().as_millis();
         let pause = if self.clock.age_ms(now).is_some() { STALE_MS } else { UNANSWERED_MS };
         self.board.wall_nanos().is_none() && self.asked_ms.is_none_or(|at| now.saturating_sub(at) >= pause)
@@ -206,7 +232,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         let mut socket = TcpSocket::new(transport.stack, transport.tcp_rx, transport.tcp_tx);
         socket.set_timeout(Some(Duration::from_secs(60)));
         let to = (IpAddress::Ipv4(broker.address), broker.port);
-        if !matches!(with_timeout(HANDSHAKE, socket.connect(to)).await, Ok(Ok(()))) {
+        if !matches!(within(self.board, HANDSHAKE, pin!(socket.connect(to))).await, Some(Ok(()))) {
             return Ended::Failed(Input::DialFailed);
         }
         let socket = RefCell::new(socket);
@@ -253,7 +279,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             line.clear();
             while line.last() != Some(&b'\n') && !line.is_full() {
                 let mut byte = [0_u8; 1];
-                let left = HANDSHAKE.checked_sub(began.elapsed()).unwrap_or(Duration::from_ticks(0));
+                let left = GREETING_PATIENCE.checked_sub(began.elapsed()).unwrap_or(Duration::from_ticks(0));
                 if !matches!(with_timeout(left, socket.read(&mut byte)).await, Ok(Ok(1))) {
                     return Some(Ended::Failed(Input::Disconnected));
                 }
@@ -281,10 +307,14 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         let mut verifier = PinVerifier::new(self.image.pins, name, now);
         let config = TlsConfig::new().with_server_name(host);
         let provider = Provider { rng: &mut self.rng, verifier: &mut verifier };
-        match with_timeout(HANDSHAKE, connection.open(TlsContext::new(&config, provider))).await {
-            Ok(Ok(())) => None,
-            Ok(Err(_)) => Some(verifier.refused.unwrap_or("handshake")),
-            Err(_) => Some("timeout"),
+        let opened = {
+            let opening = pin!(connection.open(TlsContext::new(&config, provider)));
+            within(self.board, HANDSHAKE, opening).await
+        };
+        match opened {
+            Some(Ok(())) => None,
+            Some(Err(_)) => Some(verifier.refused.unwrap_or("handshake")),
+            None => Some("timeout"),
         }
     }
 
@@ -313,8 +343,8 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                 Turn::Time => Input::Tick,
                 Turn::Goodbye(after, 0) => return Ended::Leave(after),
                 Turn::Goodbye(..) => Input::Stop,
-                Turn::Bytes => match with_timeout(HANDSHAKE, reader.read_buffered()).await {
-                    Ok(Ok(buffer)) => {
+                Turn::Bytes => match within(self.board, HANDSHAKE, pin!(reader.read_buffered())).await {
+                    Some(Ok(buffer)) => {
                         arrived = buffer;
                         Input::Received(arrived.pop_all())
                     }
@@ -324,13 +354,11 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             let todo = self.drive(input, &mut wire).await;
             self.board.feed_watchdog();
             self.keep_floor().await;
-            if self.needs_time() {
-                return Ended::Failed(Input::Disconnected);
-            }
             turn = match (todo, turn) {
                 (_, Turn::Goodbye(after, left)) => Turn::Goodbye(after, left.saturating_sub(1)),
                 (Todo::Leave(after), _) => Turn::Goodbye(after, 2),
                 (Todo::Drop, _) => return Ended::Told,
+                _ if self.needs_time() => return Ended::Failed(Input::Disconnected),
                 // Waiting may be given up at any time; reading a record may not.
                 _ => match select(socket.readable(), self.wait()).await {
                     Either::First(()) => Turn::Bytes,
@@ -363,7 +391,6 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                 agents: self.names,
                 scratch: &mut *self.scratch,
                 clock: &mut self.clock,
-                mono_ms: now.mono_ms,
                 proven: &self.proven,
             };
             let buffers = Buffers { rx: &mut *self.rx, tx: &mut *self.tx };

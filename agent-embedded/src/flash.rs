@@ -94,7 +94,9 @@ impl<F: NorFlash> Store for FlashStore<'_, F> {
         self.room.zeroize();
         match (read, is_there) {
             (false, _) => return Err(StoreFailed::Read),
-            (true, false) => return Ok(()),
+            // A removal that the power ended may have left an old seed behind its record.
+            (true, false) if key != Key::Seed => return Ok(()),
+            (true, false) => {}
             (true, true) => self.write(key as u8, None).await?,
         }
         // The seed goes last and is what must not be found later.

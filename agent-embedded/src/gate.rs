@@ -22,7 +22,6 @@ pub(crate) struct DeviceGate<'g, B> {
     pub(crate) scratch: &'g mut [u8],
     /// Learns from tokens how late it is at least.
     pub(crate) clock: &'g mut Clock,
-    pub(crate) mono_ms: u64,
     pub(crate) proven: &'g Proven,
 }
 
@@ -43,7 +42,7 @@ impl<B: Board> Gate for DeviceGate<'_, B> {
         };
         // Looked at where it is: it is large, and the stack is deep here.
         if let Ok(Accepted { issued: Some(issued), .. }) = &accepted {
-            self.clock.raise(*issued, self.mono_ms);
+            self.clock.raise(*issued, now);
         }
         accepted
     }

@@ -1,4 +1,4 @@
-//! Random numbers for TLS, stretched from what the board drew at start.
+//! Random numbers for TLS and the questions of time servers, stretched from what the board drew at start.
 
 use agent_core::entropy::Entropy;
 use rand_core::{CryptoRng, Error, RngCore};

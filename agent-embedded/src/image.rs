@@ -4,7 +4,7 @@ use agent_core::baked::Baked;
 use agent_core::x509pin::Pin;
 
 /// Everything a blank device knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Image<'i> {
     /// Text of the provisioning token.
     pub provisioning_jwt: &'i str,
@@ -26,6 +26,12 @@ pub struct Image<'i> {
     pub require_clock: bool,
     /// `address:port` of a time server for boards without a clock, instead of the broker's host.
     pub time_server: Option<&'i str>,
+}
+
+impl core::fmt::Debug for Image<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Image").field("identity", &self.identity).finish_non_exhaustive()
+    }
 }
 
 impl<'i> Image<'i> {

@@ -184,6 +184,7 @@ pub(crate) mod tests {
         built: 0,
         trust_signer_for_policies: false,
         require_clock: true,
+        time_server: None,
     };
 
     /// One call of the agent: whether it was served, and what it said.

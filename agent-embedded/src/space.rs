@@ -50,7 +50,7 @@ pub const PROFILE: Profile = Profile {
     tx: 4 * 1024,
     scratch: 2816,
     reply: 1152,
-    tcp_rx: 1312,
+    tcp_rx: 1248,
     tcp_tx: 1024,
     tls_rx: 4352,
     tls_tx: 768,

@@ -2,11 +2,12 @@
 #![allow(clippy::large_futures)] // a test has few of them
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use choria_host::clock::unix_nanos;
 use choria_tests::device_range::Range;
-use choria_tests::{Shot, TimeServer};
+use choria_tests::{Shot, TimeServer, wait_until};
 use serde_json::json;
 
 const DAY: i64 = 86_400;
@@ -14,10 +15,10 @@ const DAY: i64 = 86_400;
 const LONG_AGO: i64 = 978_307_200;
 const FAR_AHEAD: i64 = 4_102_444_800;
 
-/// A device without a clock that asks `server`; it is a member already.
-async fn clockless(server: &TimeServer) -> Result<Range> {
-    let asked = format!("10.0.2.2:{}", server.port());
-    Range::with(&["--time-server", &asked], |device| device.without_clock()).await
+/// A device without a clock that asks `server`; it is a member already. Its image was made at `built`, Unix seconds.
+async fn clockless(server: &TimeServer, built: i64) -> Result<Range> {
+    let (asked, built) = (format!("10.0.2.2:{}", server.port()), built.to_string());
+    Range::with(&["--time-server", &asked, "--built", &built], |device| device.without_clock()).await
 }
 
 /// The floor that it has stored, Unix seconds.
@@ -26,13 +27,24 @@ fn floor(range: &Range) -> Result<Option<i64>> {
     Ok(Some(i64::from_le_bytes(bytes.try_into().ok().context("a floor has eight bytes")?)))
 }
 
+/// The floor once there is one.
+fn wait_for_floor(range: &Range) -> Result<i64> {
+    wait_until("a floor is stored", Duration::from_secs(20), || range.device.stored("floor").is_some())?;
+    floor(range)?.context("no floor")
+}
+
 #[tokio::test]
 async fn t_300_t_303_a_time_server_that_sets_the_time_far_ahead() -> Result<()> {
     let server = TimeServer::new()?;
-    let mut range = clockless(&server).await?;
+    let built = unix_nanos() / 1_000_000_000 - 30 * DAY;
+    let mut range = clockless(&server, built).await?;
     let alice = Arc::clone(&range.stage).caller("up=alice")?;
     let captured = Shot::of(&alice, |_| {})?;
     ensure!(range.answer(&captured).await?.is_some_and(|reply| reply.statuscode.is_ok()), "no answer");
+
+    // the token that was issued just now is later than the image by a month
+    let risen = wait_for_floor(&range)?;
+    ensure!(risen > built + 29 * DAY, "the floor is {risen}");
 
     range.restart().await?;
     range.drops(&captured, "replayed").await?;
@@ -49,18 +61,25 @@ async fn t_300_t_303_a_time_server_that_sets_the_time_far_ahead() -> Result<()> 
     range.send(&shot).await?;
     range.device.said("request dropped reason=token_expired ")?;
     let now = unix_nanos() / 1_000_000_000;
-    ensure!(floor(&range)?.is_none_or(|floor| floor <= now + DAY), "the floor is {:?}", floor(&range)?);
+    ensure!(floor(&range)?.is_some_and(|floor| floor <= now + DAY), "the floor is {:?}", floor(&range)?);
 
     server.is_wrong_by(0);
     range.restart().await?;
     let shot = Shot::of(&alice, |_| {})?;
     ensure!(range.answer(&shot).await?.is_some_and(|reply| reply.statuscode.is_ok()), "it stays in 2100");
-    let now = unix_nanos() / 1_000_000_000;
-    ensure!(floor(&range)?.is_none_or(|floor| floor <= now + DAY), "the floor is {:?}", floor(&range)?);
+    ensure!(floor(&range)? == Some(risen), "the floor is {:?} instead of {risen}", floor(&range)?);
+
+    // what was learnt outlives a server that sets the time back: a token of an hour ago is over
+    server.says(LONG_AGO);
+    range.restart().await?;
+    let over = json!({"iat": risen - DAY, "exp": risen - 1, "permissions": {"fleet_management": true}});
+    let over = range.stage.caller_with("up=alice", over)?;
+    range.send(&Shot::of(&over, |_| {})?).await?;
+    range.device.said("request dropped reason=token_expired ")?;
     choria_rows::row(
         300,
         "the time server says 2100, then the truth after a restart",
-        "tokens are over, then valid again; the stored floor is none of 2100",
+        "tokens are over, then valid again; the stored floor is that of the newest token, also against a server that says 2001",
     );
     Ok(())
 }
@@ -69,7 +88,7 @@ async fn t_300_t_303_a_time_server_that_sets_the_time_far_ahead() -> Result<()> 
 async fn t_301_a_time_server_that_sets_the_time_back() -> Result<()> {
     let server = TimeServer::new()?;
     server.says(LONG_AGO);
-    let mut range = clockless(&server).await?;
+    let mut range = clockless(&server, unix_nanos() / 1_000_000_000).await?;
     range.device.said(&format!("time {}", LONG_AGO / 1000))?;
     let stage = Arc::clone(&range.stage);
     let over = unix_nanos() / 1_000_000_000 - 3600;
@@ -89,8 +108,8 @@ async fn t_301_a_time_server_that_sets_the_time_back() -> Result<()> {
 async fn t_302_a_device_that_nobody_tells_the_time() -> Result<()> {
     let server = TimeServer::new()?;
     server.is_silent();
-    let mut range = clockless(&server).await?;
-    range.device.said("no time from ")?;
+    let mut range = clockless(&server, unix_nanos() / 1_000_000_000).await?;
+    range.device.said("no time server answers")?;
     let alice = Arc::clone(&range.stage).caller("up=alice")?;
     // what it answers behind this is rpcutil#ping
     range.drops(&Shot::calling(&alice, "rpcutil", "daemon_stats", &json!({}))?, "clock_unknown").await?;

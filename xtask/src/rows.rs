@@ -202,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn the_specification_has_103_gate_rows_in_218() {
+    fn the_specification_has_127_gate_rows_in_247() {
         let rows = Rows::load().unwrap();
-        assert_eq!(rows.gates.len(), 103);
+        assert_eq!(rows.gates.len(), 127);
         assert!(rows.gates.contains(&2) && rows.gates.contains(&370));
-        assert_eq!(rows.wanted.len(), 218);
+        assert_eq!(rows.wanted.len(), 247);
     }
 }

@@ -521,7 +521,7 @@ fn policies(policies: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
 
 fn too_large(size: usize, limit: usize) -> String {
     format!(
-        "its configuration is a request of {size} bytes and it reads at most {limit} (fact agent_core.rx_limit): \
+        "a request of {size} bytes is due (mostly its configuration) and it reads at most {limit} (fact agent_core.rx_limit): \
          let the helper give it fewer or shorter settings"
     )
 }

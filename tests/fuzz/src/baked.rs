@@ -130,6 +130,7 @@ struct Wanted {
     built: i64,
     seed: Option<[u8; 32]>,
     flags: Flags,
+    time_server: Option<String>,
 }
 
 /// By the words of docs/spec/08 §10: whole records, each of its length, or nothing.
@@ -157,6 +158,7 @@ fn naive(mut body: &[u8]) -> Option<Wanted> {
             7 => wanted.built = i64::from_le_bytes(value.try_into().ok()?),
             8 => wanted.seed = Some(value.try_into().ok()?),
             9 => wanted.flags = flags(u32::from_le_bytes(value.try_into().ok()?)),
+            10 => wanted.time_server = Some(text()?),
             _ => {}
         }
         let most = [wanted.issuers.len(), wanted.pins.len(), wanted.urls.len()];
@@ -193,6 +195,7 @@ fn same(baked: &Baked<'_>, wanted: &Wanted) {
     assert_eq!(baked.server_name, wanted.server_name.as_deref());
     assert_eq!(baked.urls.as_slice(), wanted.urls);
     assert_eq!(baked.identity, wanted.identity.as_deref());
+    assert_eq!(baked.time_server, wanted.time_server.as_deref());
     assert_eq!((baked.built, baked.seed, baked.flags), (wanted.built, wanted.seed, wanted.flags));
     let shown = format!("{baked:?}");
     let openly = [baked.identity, baked.server_name].into_iter().flatten().collect::<String>();

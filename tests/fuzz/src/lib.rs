@@ -52,6 +52,7 @@ mod signing;
 mod subjects;
 #[cfg(feature = "hosts")]
 mod terminal;
+mod time;
 
 /// One part under test with what must hold for it.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +84,7 @@ const CORE: &[&[Target]] = &[
     provisioning::TARGETS,
     baked::TARGETS,
     device::TARGETS,
+    time::TARGETS,
 ];
 
 /// The targets of what only hosts have.

@@ -58,16 +58,20 @@ fn words(bytes: &[u8]) -> Result<()> {
         if let Some((word, (_, after))) = WORDS.iter().find_map(|word| Some((word, text.split_once(word)?))) {
             bail!("'{word}', then '{}'", after.chars().take(40).collect::<String>());
         }
-        if let Some((path, _)) = text.split_once(".rs") {
+        for (at, _) in text.match_indices(".rs") {
+            let path = text.get(..at).unwrap_or_default();
             let name = path.rsplit(|c: char| !c.is_ascii_alphanumeric() && !"/\\_-.".contains(c)).next();
             let name = name.unwrap_or_default();
             ensure!(name.len() < 3, "the path of a source: '{name}.rs'");
         }
         for secret in SECRETS {
-            let Some((_, rest)) = text.split_once(secret) else { continue };
-            let letters = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"-_".contains(b)).count();
-            ensure!(secret != "eyJ" || letters < TOKEN, "a token");
-            ensure!(secret == "eyJ", "'{secret}': a key or a certificate");
+            for (at, _) in text.match_indices(secret) {
+                let rest = text.get(at + secret.len()..).unwrap_or_default();
+                let letters =
+                    rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || b"-_".contains(b)).count();
+                ensure!(secret != "eyJ" || letters < TOKEN, "a token");
+                ensure!(secret == "eyJ", "'{secret}': a key or a certificate");
+            }
         }
     }
     Ok(())
@@ -87,6 +91,8 @@ mod tests {
     fn what_may_not_be_there() {
         for (text, reason) in [
             ("\0\0src/main.rs\0", "the path of a source"),
+            ("x.rs src/main.rs", "the path of a source"),
+            ("eyJ no eyJhbGciOiJFZERTQSIsInR5cCI6", "a token"),
             ("x agent-core/src/json/text.rslibrary/core", "the path of a source"),
             ("\u{1}index out of bounds: the len is \0", "index out of bounds"),
             ("\0eyJhbGciOiJFZERTQSJ9.e30.c2ln\0", "a token"),

@@ -80,7 +80,7 @@ struct Given {
     /// Obey callers whose token holds a policy when the delegated signer has signed: it has asked the policy
     #[arg(long)]
     trust_signer: bool,
-    /// Serve requests before the device knows the time
+    /// Serve requests before the device knows the time: until then neither their age nor their repetition is checked
     #[arg(long)]
     no_clock: bool,
     /// Time server for boards without a clock, an IPv4 address with or without a port; otherwise the broker's host is asked

@@ -14,7 +14,7 @@ use esp_hal::system::{Cpu, software_reset};
 use esp_hal::uart::UartTx;
 
 /// Raw bytes for each 32 that are given out.
-const RAW: usize = 256;
+const RAW: usize = 512;
 
 /// The ESP32-C3.
 pub struct Esp {
