@@ -60,6 +60,8 @@ pub struct Device {
     running: Option<Running>,
     /// Starts so far; each has a console of its own.
     starts: u32,
+    /// Its time is that of its instructions, 16 ns each.
+    counted: bool,
 }
 
 impl Device {
@@ -73,7 +75,7 @@ impl Device {
         let (code, said) = personality.personalise(folder, &[&["--force"], more].concat())?;
         ensure!(code == 0, "xtask image: {code}: {said}");
         let image = format!("{}.elf", personality.identity);
-        Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0 })
+        Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0, counted: false })
     }
 
     /// Damages what it was given.
@@ -101,6 +103,9 @@ impl Device {
             "-kernel",
             &self.image,
         ]);
+        if self.counted {
+            command.args(["-icount", "shift=4"]);
+        }
         let running = Running::start(command.current_dir(&self.folder), &self.console_file()).context(
             "qemu-system-arm: install it with `apt-get install --no-install-recommends qemu-system-arm`",
         )?;
@@ -157,6 +162,12 @@ impl Device {
     pub fn has_entropy(&self, works: bool) -> Result<()> {
         let file = self.folder.join("entropy.none");
         Ok(if works { std::fs::remove_file(file) } else { std::fs::write(file, b"") }?)
+    }
+
+    /// From its next start on 16 ns of its time are one instruction.
+    pub fn counts_instructions(&mut self) -> Result<()> {
+        self.counted = true;
+        Ok(())
     }
 
     /// From its next start on it has no clock of its own.

@@ -32,7 +32,7 @@ impl Range {
     }
 
     /// The same with something to be done to the device before it is started for the first time.
-    pub async fn with(more: &[&str], prepare: impl FnOnce(&Device) -> Result<()>) -> Result<Range> {
+    pub async fn with(more: &[&str], prepare: impl FnOnce(&mut Device) -> Result<()>) -> Result<Range> {
         let folder = tempfile::tempdir()?;
         let (tls, port) = (DeviceTls::new(folder.path())?, free_port()?);
         let stage = Arc::new(Stage::with_broker_settings(&tls.listener(port))?);
@@ -45,7 +45,7 @@ impl Range {
             identity: IDENTITY.to_owned(),
         };
         let mut device = Device::with(&folder.path().join("device"), &personality, more)?;
-        prepare(&device)?;
+        prepare(&mut device)?;
         device.start()?;
         device.said("member=true")?;
         device.said_times("connected", 2)?;
