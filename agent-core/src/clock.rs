@@ -1,5 +1,5 @@
-//! The time of a node that has no clock of its own: what a time server said, never below a floor that only the organization
-//! can raise (`docs/spec/08 §7.5`, `docs/spec/10` D3).
+//! The time of a node that cannot be sure of it: what a time server said, unless that is below a floor that only the
+//! organization can raise (`docs/spec/08 §7.5`, `docs/spec/10` D3).
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 /// Seconds that a token's time of issue may lie ahead of a known clock and still raise the floor.
@@ -8,9 +8,10 @@ const NANOS: i64 = 1_000_000_000;
 
 /// A time that was heard, carried on by the monotonic clock.
 ///
-/// Time servers prove nothing, so what they say is believed only while the node runs, and never below the floor: a server
-/// that sets the time back revives no token that was over before the floor, and one that sets it far ahead has done nothing
-/// that a restart, or its next true answer, does not undo. A board that has a clock of its own keeps the floor alone.
+/// Time servers prove nothing, so what they say is believed only while the node runs, and not below the floor: there the
+/// time is not known, only that it is later than the floor. So a server that sets the time back revives no token that was
+/// over before the floor and keeps no node from enrolling, and one that sets it far ahead has done nothing that a restart,
+/// or its next true answer, does not undo. A board that has a clock of its own keeps the floor alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     /// Unix nanoseconds, and the monotonic milliseconds at which it was that time.
@@ -31,18 +32,18 @@ impl Clock {
         self.heard = Some((unix_nanos, mono_ms));
     }
 
-    /// Unix nanoseconds at `mono_ms`; `None` while nobody has said the time.
+    /// Unix nanoseconds at `mono_ms`; `None` while nobody has said a time that can be.
     #[must_use]
     pub fn nanos(&self, mono_ms: u64) -> Option<i64> {
         let (then, at) = self.heard?;
         let since = i64::try_from(mono_ms.saturating_sub(at)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        Some(then.saturating_add(since).max(self.floor.saturating_mul(NANOS)))
+        self.possible(then.saturating_add(since))
     }
 
-    /// Milliseconds since the time was heard; `None` while nobody has said it.
+    /// This time, Unix nanoseconds, unless it is below the floor.
     #[must_use]
-    pub fn age_ms(&self, mono_ms: u64) -> Option<u64> {
-        self.heard.map(|(_, at)| mono_ms.saturating_sub(at))
+    pub fn possible(&self, unix_nanos: i64) -> Option<i64> {
+        (unix_nanos >= self.floor.saturating_mul(NANOS)).then_some(unix_nanos)
     }
 
     /// Unix seconds that the time is never below.
@@ -70,14 +71,19 @@ mod tests {
     const MADE: i64 = 1_790_000_000;
 
     #[test]
-    fn a_server_that_sets_the_time_back_is_held_at_the_floor() {
+    fn a_server_that_sets_the_time_back_says_nothing() {
         let mut clock = Clock::new(MADE);
         assert_eq!(clock.nanos(5), None);
         clock.hear(1_000_000_000 * NANOS, 1_000);
-        assert_eq!(clock.nanos(2_000), Some(MADE * NANOS));
+        assert_eq!(clock.nanos(2_000), None);
         clock.hear((MADE + 10) * NANOS, 3_000);
         assert_eq!(clock.nanos(4_500), Some((MADE + 11) * NANOS + NANOS / 2));
-        assert_eq!(clock.age_ms(4_500), Some(1_500));
+        clock.hear((MADE - 2) * NANOS, 5_000);
+        assert_eq!(
+            (clock.nanos(6_999), clock.nanos(7_000)),
+            (None, Some(MADE * NANOS)),
+            "a second late is mended by waiting"
+        );
     }
 
     #[test]
@@ -113,7 +119,7 @@ mod tests {
             clock.hear(heard, at);
             clock.raise(issued, clock.nanos(now));
             prop_assert!(clock.floor() >= floor);
-            prop_assert!(clock.nanos(now).unwrap() >= clock.floor().saturating_mul(NANOS));
+            prop_assert!(clock.nanos(now).is_none_or(|nanos| nanos >= clock.floor().saturating_mul(NANOS)));
         }
     }
 }

@@ -153,9 +153,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     /// Asks a time server where the board has no clock. Nobody is asked often.
     async fn learn_time(&mut self, broker: Broker, transport: &mut Transport<'_>) {
         let now = Instant::now().as_millis();
-        let pause = if self.clock.age_ms(now).is_some() { HEARD_MS } else { UNANSWERED_MS };
-        if self.board.wall_nanos().is_some() || self.asked_ms.is_some_and(|at| now.saturating_sub(at) < pause)
-        {
+        if !self.may_ask(now, HEARD_MS) {
             return;
         }
         self.asked_ms = Some(now);
@@ -167,7 +165,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
                 self.clock.hear(nanos, at);
                 let seconds = nanos.div_euclid(1_000_000_000);
                 self.board.say(format_args!("time {seconds}"));
-                self.core.clock_known(self.clock.nanos(at).unwrap_or(nanos));
+                self.core.clock_known(nanos.max(self.clock.floor().saturating_mul(1_000_000_000)));
             }
             None => self.board.say(format_args!("no time server answers")),
         }
@@ -179,9 +177,15 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         if !(self.member && self.image.require_clock) {
             return false;
         }
-        let now = Instant::now().as_millis();
-        let pause = if self.clock.age_ms(now).is_some() { STALE_MS } else { UNANSWERED_MS };
-        self.board.wall_nanos().is_none() && self.asked_ms.is_none_or(|at| now.saturating_sub(at) >= pause)
+        self.may_ask(Instant::now().as_millis(), STALE_MS)
+    }
+
+    /// Whether the board has no clock and nobody was asked for `pause`, or for less where the time is still not known.
+    #[inline(never)]
+    fn may_ask(&self, mono_ms: u64, pause: u64) -> bool {
+        let pause = if self.clock.nanos(mono_ms).is_some() { pause } else { UNANSWERED_MS };
+        own_time(self.board, &self.clock).is_none()
+            && self.asked_ms.is_none_or(|at| mono_ms.saturating_sub(at) >= pause)
     }
 
     async fn keep_floor(&mut self) {
@@ -475,12 +479,14 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     }
 }
 
-/// Unix nanoseconds as the device believes them, never below the floor (docs/spec/08 §7.5).
+/// Unix nanoseconds as the device believes them; `None` while it knows no more than the floor (docs/spec/08 §7.5).
 pub(crate) fn time<B: Board>(board: &B, clock: &Clock, mono_ms: u64) -> Option<i64> {
-    match board.wall_nanos() {
-        Some(nanos) => Some(nanos.max(clock.floor().saturating_mul(1_000_000_000))),
-        None => clock.nanos(mono_ms),
-    }
+    own_time(board, clock).or_else(|| clock.nanos(mono_ms))
+}
+
+/// What the board's clock says, unless it is wrong for certain.
+fn own_time<B: Board>(board: &B, clock: &Clock) -> Option<i64> {
+    board.wall_nanos().and_then(|nanos| clock.possible(nanos))
 }
 
 /// How a connection ended.
