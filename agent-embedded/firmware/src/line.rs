@@ -35,6 +35,11 @@ impl Line {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 
+    /// Without its end.
+    pub(crate) fn text(&self) -> &[u8] {
+        self.bytes().strip_suffix(b"\r\n").unwrap_or_default()
+    }
+
     fn push(&mut self, byte: u8) {
         if let Some(to) = self.bytes.get_mut(self.length) {
             *to = byte;

@@ -5,7 +5,7 @@ use core::fmt;
 
 use agent_core::rpc::ReplyWriter;
 use agent_embedded::board::{Board, NoEntropy};
-use device_firmware::{Health, Line, whiten};
+use device_firmware::{Health, Line, keep, whiten};
 use embassy_time::Instant;
 use esp_hal::Blocking;
 use esp_hal::rng::{Trng, TrngSource};
@@ -61,8 +61,9 @@ impl Board for Esp {
     }
 
     fn say(&self, line: fmt::Arguments<'_>) {
-        let Some(serial) = &self.serial else { return };
         let line = Line::new(line);
+        keep(&line);
+        let Some(serial) = &self.serial else { return };
         let mut rest = line.bytes();
         while let Ok(written @ 1..) = serial.borrow_mut().write(rest) {
             rest = rest.get(written..).unwrap_or_default();

@@ -9,7 +9,7 @@ use core::cell::RefCell;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, Cause, hardware_address, mishap, name, network, remember, start};
+use device_firmware::{Blink, Cause, DeviceLog, hardware_address, mishap, name, network, remember, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_net_wiznet::chip::W5500;
@@ -48,7 +48,7 @@ esp_bootloader_esp_idf::esp_app_desc!(
 );
 
 agent_embedded::agents! {
-    struct Mine { blink: Blink<Output<'static>> }
+    struct Mine { blink: Blink<Output<'static>>, log: DeviceLog }
 }
 
 type Bus = ExclusiveDevice<Spi<'static, Async>, Output<'static>, Delay>;
@@ -116,7 +116,7 @@ async fn main(spawner: Spawner) {
         board.reset()
     };
     let light = Output::new(p.GPIO8, Level::Low, OutputConfig::default());
-    let mut own = Mine { blink: Blink::new(light) };
+    let mut own = Mine { blink: Blink::new(light), log: DeviceLog };
     start(&board, &mut store, &mut own, stack, &name, mishap).await
 }
 

@@ -5,7 +5,7 @@ use core::fmt;
 
 use agent_core::rpc::ReplyWriter;
 use agent_embedded::board::{Board, NoEntropy};
-use device_firmware::Line;
+use device_firmware::{Line, keep};
 use embassy_futures::poll_once;
 use embassy_stm32::mode::Blocking;
 use embassy_stm32::pac::RCC;
@@ -65,9 +65,11 @@ impl Board for Nucleo {
     }
 
     fn say(&self, line: fmt::Arguments<'_>) {
+        let line = Line::new(line);
+        keep(&line);
         if let Some(serial) = &self.serial {
             // Nobody may listen.
-            let _sent = serial.borrow_mut().blocking_write(Line::new(line).bytes()).is_ok();
+            let _sent = serial.borrow_mut().blocking_write(line.bytes()).is_ok();
         }
     }
 

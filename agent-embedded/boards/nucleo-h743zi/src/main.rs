@@ -10,7 +10,7 @@ use core::cell::RefCell;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, hardware_address, mishap, name, network, start};
+use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, Sma};
@@ -34,7 +34,7 @@ embassy_stm32::bind_interrupts!(struct Interrupts {
 });
 
 agent_embedded::agents! {
-    struct Mine { blink: Blink<Output<'static>> }
+    struct Mine { blink: Blink<Output<'static>>, log: DeviceLog }
 }
 
 type Nic = Ethernet<'static, ETH, GenericPhy<Sma<'static, ETH_SMA>>>;
@@ -115,6 +115,6 @@ async fn main(spawner: Spawner) {
         board.say(format_args!("the store is no whole pages of flash"));
         board.reset()
     };
-    let mut own = Mine { blink: Blink::new(Output::new(p.PB0, Level::Low, Speed::Low)) };
+    let mut own = Mine { blink: Blink::new(Output::new(p.PB0, Level::Low, Speed::Low)), log: DeviceLog };
     start(&board, &mut store, &mut own, stack, &name, mishap).await
 }

@@ -5,7 +5,7 @@ use core::fmt;
 
 use agent_core::rpc::ReplyWriter;
 use agent_embedded::board::{Board, NoEntropy};
-use device_firmware::Line;
+use device_firmware::{Line, keep};
 use embassy_rp::Peri;
 use embassy_rp::flash::{Blocking, Flash};
 use embassy_rp::peripherals::{FLASH, PIN_0, UART0, WATCHDOG};
@@ -70,8 +70,10 @@ impl Board for Rp {
     }
 
     fn say(&self, line: fmt::Arguments<'_>) {
+        let line = Line::new(line);
+        keep(&line);
         // Nobody may listen.
-        let _sent = self.serial.borrow_mut().blocking_write(Line::new(line).bytes()).is_ok();
+        let _sent = self.serial.borrow_mut().blocking_write(line.bytes()).is_ok();
     }
 
     fn facts(&self, out: &mut ReplyWriter<'_>) {

@@ -10,7 +10,7 @@ mod entropy;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, hardware_address, mishap, name, network, start};
+use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_net_wiznet::chip::W5500;
@@ -36,7 +36,7 @@ embassy_rp::bind_interrupts!(struct Interrupts {
 });
 
 agent_embedded::agents! {
-    struct Mine { blink: Blink<Output<'static>> }
+    struct Mine { blink: Blink<Output<'static>>, log: DeviceLog }
 }
 
 type Bus = ExclusiveDevice<Spi<'static, SPI0, Async>, Output<'static>, Delay>;
@@ -88,6 +88,6 @@ async fn main(spawner: Spawner) {
         board.say(format_args!("the store is no whole pages of flash"));
         board.reset()
     };
-    let mut own = Mine { blink: Blink::new(Output::new(p.PIN_25, Level::Low)) };
+    let mut own = Mine { blink: Blink::new(Output::new(p.PIN_25, Level::Low)), log: DeviceLog };
     start(&board, &mut store, &mut own, stack, &name, mishap).await
 }
