@@ -90,12 +90,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let workers: Vec<_> = (0..options.jobs)
             .map(|_| {
                 scope.spawn(|| -> Result<()> {
-                    while let Some(target) = locked(&queue).pop() {
+                    loop {
+                        // In a statement of its own: as the condition of a loop it would hold the lock while the target runs.
+                        let next = locked(&queue).pop();
+                        let Some(target) = next else { return Ok(()) };
                         let outcome = search(&program, target, options.minutes)?;
                         eprintln!("{outcome}");
                         locked(&outcomes).push(outcome);
                     }
-                    Ok(())
                 })
             })
             .collect();
