@@ -78,6 +78,16 @@ impl Operator {
         Ok(finished.stdout.lines().map(str::to_owned).collect())
     }
 
+    /// Waits until one ping is answered by all of these.
+    pub fn hears(&self, names: &[String]) -> Result<()> {
+        let mut last = Vec::new();
+        wait_until("they answer one ping", Duration::from_secs(60), || {
+            last = self.answering().unwrap_or_default();
+            names.iter().all(|name| last.contains(name))
+        })
+        .with_context(|| format!("of {names:?} only {last:?}"))
+    }
+
     /// Waits until exactly `count` nodes answer.
     pub fn sees(&self, count: usize, limit: Duration) -> Result<()> {
         let mut last = 0;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::forge::{self, Key};
 use crate::levels::{Levels, attacker};
 use crate::liar::Liar;
+use crate::process::wait_until;
 use crate::request::{self, Caller};
 use crate::stage::{Control, NODE, Stage};
 
@@ -148,7 +149,9 @@ impl Row {
         let limit = Duration::from_millis(700);
         let reply = request::ask(&mut connection, &subject, &request, &secure, limit).await?;
         ensure!(reply.is_none(), "the node answered: {reply:?}");
-        let lines = lines_with(&self.stage.log("node"), reason) - before;
+        let since = || lines_with(&self.stage.log("node"), reason) - before;
+        wait_until(reason, Duration::from_secs(20), || since() > 0)?;
+        let lines = since();
         ensure!(lines == 1, "{lines} lines with {reason} in\n{}", self.stage.log("node"));
         self.saw(format!("node: no reply, reason={reason}"));
         self.control.is_served().await.context("after the node")

@@ -124,7 +124,8 @@ fn refused(row: &Row) -> Result<Vec<Case>> {
 
 #[tokio::test]
 async fn who_is_admitted_gets_the_subjects_that_were_announced() -> Result<()> {
-    let mut row = Row::begin(0).await?;
+    // attackers of another name than those of the other test
+    let mut row = Row::begin(999).await?;
     let client = row.stage.caller("up=explained")?;
     let key = Key::generate()?;
     let server = forge::token(&forge::server("explained.example.net", &key)?, &row.stage.org);

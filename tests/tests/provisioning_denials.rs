@@ -58,7 +58,8 @@ const WHOLE_STORY: [&str; 5] = ["jwt", "gen25519", "inventory", "configure", "re
 /// Another candidate cannot hear what a node is asked; what it says in that node's name, once it learnt where to, is late.
 #[tokio::test]
 async fn t_128_another_candidate_answers_with_its_own_key() -> Result<()> {
-    Stage::shared()?.provisioner()?;
+    let held = Stage::shared()?;
+    held.provisioner()?;
     let mut row = Row::begin(128).await?;
     let stage = Arc::clone(&row.stage);
     let identity = "t128.example.net";
@@ -97,7 +98,8 @@ async fn t_128_another_candidate_answers_with_its_own_key() -> Result<()> {
 /// Answers of others, answers to other questions, and second answers change nothing.
 #[tokio::test]
 async fn t_133_t_134_answers_that_do_not_count() -> Result<()> {
-    Stage::shared()?.provisioner()?;
+    let held = Stage::shared()?;
+    held.provisioner()?;
     let mut row = Row::begin(133).await?.also(134);
     let stage = Arc::clone(&row.stage);
     let identity = "t133.example.net";
@@ -133,7 +135,8 @@ async fn t_133_t_134_answers_that_do_not_count() -> Result<()> {
 
 #[tokio::test]
 async fn t_137_a_key_that_is_not_proven() -> Result<()> {
-    Stage::shared()?.provisioner()?;
+    let held = Stage::shared()?;
+    held.provisioner()?;
     let mut row = Row::begin(137).await?;
     let stage = Arc::clone(&row.stage);
     let honest: Proof = |key, nonce| Ok(hex::encode(key.sign(nonce.as_bytes())));

@@ -78,9 +78,12 @@ async fn a_broker_reads_its_settings_again() -> Result<()> {
     broker.with(&good, &[READ])?;
 
     // a refusal is a warning, which nobody reads at level error
+    let asked = std::sync::atomic::AtomicU16::new(0);
     let refused = async |who: &str| -> Result<String> {
         let before = stage.log("broker").len();
-        let mut stranger = stage.dial(std::net::Ipv4Addr::LOCALHOST).await?;
+        // of one address only so many refusals are written in a minute
+        let [high, low] = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_be_bytes();
+        let mut stranger = stage.dial(std::net::Ipv4Addr::new(127, 40, high, low)).await?;
         let hello = stranger.hello(who, "eyJ.no.token", None);
         stranger.connect(&hello).await?;
         ensure!(stranger.is_admitted().await.is_err(), "a stranger is let in");
@@ -144,10 +147,14 @@ async fn a_node_reads_its_configuration_again() -> Result<()> {
         &["was read again"],
     )?;
     control.is_served().await?;
-    // below its level nothing is written, whatever it says; an error is
-    let quiet = good.replace("loglevel = debug", "loglevel = error");
+    // below its level nothing is written, whatever it says; an error is. That it has read this shows in whom it obeys.
+    let quiet = good.replace("loglevel = debug", "loglevel = error").replace(&stage.org.public(), &other);
     write_private(&stage.path("server.conf"), quiet.as_bytes())?;
     stage.hang_up("node")?;
+    let until = std::time::Instant::now() + PATIENCE;
+    while control.is_answered_by(NODE, Duration::from_secs(2)).await? {
+        ensure!(std::time::Instant::now() < until, "the configuration was not read again");
+    }
     let since = node.with(
         &format!(
             "{quiet}no equals sign
@@ -156,7 +163,8 @@ async fn a_node_reads_its_configuration_again() -> Result<()> {
         &[stays],
     )?;
     ensure!(!since.contains("level=warn"), "{since}");
-    let loud = node.with(&good.replace("loglevel = debug", "loglevel = loud"), &["server.conf:"])?;
+    let loud =
+        node.with(&good.replace("loglevel = debug", "loglevel = loud"), &["keeping the log level in use"])?;
     ensure!(loud.contains("keeping the log level in use: 'loud' is not a log level"), "{loud}");
     node.with(&good, &["was read again"])?;
     control.is_served().await

@@ -89,6 +89,10 @@ impl<'n> Rotation<'n> {
 
         let connects = self.keeper.connects()?;
         self.old_issuer_goes()?;
+        // the signer's session was closed; it connects again in its own time
+        wait_until("the signer is back", Duration::from_secs(30), || {
+            self.operator.run(&["ping", "--expect", "1"]).is_ok_and(|pinged| pinged.code == 0)
+        })?;
         self.all_answer("the old issuer is gone")?;
         ensure!(self.keeper.connects()? == connects, "a node lost its connection with the old issuer");
         self.old_token_is_refused()?;

@@ -201,6 +201,8 @@ mod tests {
 
     fn directory(name: &str) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("choria-aaa-{name}-{}", std::process::id()));
+        // of an earlier process with the same number
+        drop(std::fs::remove_dir_all(&path));
         std::fs::create_dir_all(&path).expect("directory");
         path
     }

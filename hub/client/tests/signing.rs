@@ -453,6 +453,12 @@ async fn one_host_of_a_service_answers_and_only_to_whom_it_should() {
         .publish(subject.clone(), alice.transport(&unsigned, &alice.reply_subject("y")).unwrap())
         .await
         .unwrap();
+    let both = async {
+        while served.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), both).await.expect("the fresh one is served");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(served.load(Ordering::SeqCst), 2, "only the fresh one");
 

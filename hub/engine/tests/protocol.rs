@@ -286,7 +286,7 @@ async fn sessions_end_with_their_credentials() {
     let began = Instant::now();
     let rest = raw.rest().await;
     assert!(rest.ends_with("-ERR 'User Authentication Expired'\r\n"), "{rest}");
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < PATIENCE);
     engine.shutdown().await;
 }
 
@@ -296,6 +296,9 @@ async fn kicks_pings_and_stale_connections() {
     let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
     let mut silent = Raw::user(address, "main/silent", "").await;
     assert_eq!(silent.rest().await, "PING\r\nPING\r\n-ERR 'Stale Connection'\r\n");
+    engine.shutdown().await;
+
+    let (engine, address) = start().await;
     let mut kicked = Raw::user(address, "main/kicked", "").await;
     let mut revoked = Raw::user(address, "main/revoked", "").await;
     assert_eq!(engine.kick(|c| c.user == "kicked"), 1);
@@ -495,14 +498,16 @@ async fn peers_that_stall_do_not_keep_others_out() {
     }
     let began = Instant::now();
     let mut control = Raw::user(address, "main/a", "").await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(control.sync().await.is_empty());
     engine.shutdown().await;
 }
 
 #[tokio::test]
 async fn half_sent_connect_lines_are_bounded_together() {
-    let config = EngineConfig { max_unauthenticated_bytes: 256 * 1024, ..config() };
+    // long enough for all twelve to be there at the same time
+    let auth_timeout = Duration::from_secs(5);
+    let config = EngineConfig { max_unauthenticated_bytes: 256 * 1024, auth_timeout, ..config() };
     let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
     let half = format!("CONNECT {{\"jwt\":\"{}", "j".repeat(40_000));
     let mut throttled = 0;
@@ -523,21 +528,27 @@ async fn half_sent_connect_lines_are_bounded_together() {
 
 #[tokio::test]
 async fn an_address_that_keeps_failing_waits_and_a_good_peer_beside_it_does_not() {
-    let failures = nats_engine::FailurePolicy { free: 2, exempt_loopback: false, ..Default::default() };
+    let failures = nats_engine::FailurePolicy { free: 5, exempt_loopback: false, ..Default::default() };
     let config = EngineConfig { failures, ..config() };
     let (engine, address) = start_with(config, vec![AccountConfig::named("main")]).await;
     let mut times = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..8 {
         let began = Instant::now();
         let mut raw = Raw::open(address).await;
         raw.send(&connect_line("main/a", "").replace("pw", "no")).await;
         assert_eq!(raw.rest().await, "-ERR 'Authorization Violation'\r\n");
         times.push(began.elapsed());
     }
-    assert!(times[0] < Duration::from_millis(90) && times[4] >= Duration::from_millis(300), "{times:?}");
-    let began = Instant::now();
-    Raw::user(address, "main/a", "").await;
-    assert!(began.elapsed() < Duration::from_millis(100));
+    // the quickest of a few: what else the machine does is not the engine's time
+    let free = times[..5].iter().min().unwrap();
+    assert!(*free < Duration::from_millis(90) && times[7] >= Duration::from_millis(300), "{times:?}");
+    let mut good = Duration::MAX;
+    for _ in 0..10 {
+        let began = Instant::now();
+        Raw::user(address, "main/a", "").await;
+        good = good.min(began.elapsed());
+    }
+    assert!(good < Duration::from_millis(100), "{good:?}");
     engine.shutdown().await;
 }
 

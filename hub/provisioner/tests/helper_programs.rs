@@ -121,7 +121,7 @@ fn t_155_too_long_kills_everything_it_started() {
     let text =
         format!("#!/bin/sh\n(while :; do date +%s%N > {}; sleep 0.05; done) &\nsleep 60\n", alive.display());
     let started = Instant::now();
-    let error = run_limited(&text, Duration::from_millis(500), &[]).unwrap_err();
+    let error = run_limited(&text, Duration::from_secs(3), &[]).unwrap_err();
     assert!(matches!(error, ProgramError::TooLong { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(10));
     let last = std::fs::read(&alive).unwrap();

@@ -34,6 +34,8 @@ impl Site {
     pub(crate) fn new() -> Site {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("choria-aaa-site-{}-{number}", std::process::id()));
+        // of an earlier process with the same number
+        drop(std::fs::remove_dir_all(&directory));
         std::fs::create_dir_all(&directory).expect("a directory");
         let seed = || Seed::generate().expect("a seed");
         let (org, chain, delegator) = (seed(), seed(), seed());

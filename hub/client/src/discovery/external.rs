@@ -203,7 +203,8 @@ mod tests {
                 "invalid identity",
             ),
         ] {
-            let error = run(&options(script, 1), &Filter::default()).await.unwrap_err();
+            let limit = if script.starts_with("sleep") { 1 } else { 20 };
+            let error = run(&options(script, limit), &Filter::default()).await.unwrap_err();
             assert!(error.to_string().contains(says), "{script}: {error}");
         }
     }

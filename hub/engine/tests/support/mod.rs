@@ -39,7 +39,7 @@ impl Authenticator for TestUsers {
                 permissions.subscribe = Rules { allow: Some(list(&["*.reply.me.>"])), deny: Vec::new() };
             }
             "filtered" => permissions.subscribe.deny = list(&["*.reply.>"]),
-            "short" => expires_unix = Some(unix_now() + 2),
+            "short" => expires_unix = Some(unix_now() + 4),
             "paced" => {
                 pace = Some(Pace {
                     messages: Rate { per_second: 50, burst: 100 },
@@ -147,8 +147,18 @@ impl Raw {
         self.socket.write_all(bytes).await.unwrap();
     }
 
-    /// The next line without CRLF; panics at the end of the stream.
+    /// The next line without CRLF, but no PING: it is answered. Panics at the end of the stream.
     pub async fn line(&mut self) -> String {
+        loop {
+            let line = self.any_line().await;
+            if line != "PING" {
+                return line;
+            }
+            self.send("PONG\r\n").await;
+        }
+    }
+
+    async fn any_line(&mut self) -> String {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
                 let rest = self.buffer.split_off(end + 2);
