@@ -9,7 +9,7 @@ const NANOS: i64 = 1_000_000_000;
 /// A time that was heard, carried on by the monotonic clock.
 ///
 /// Time servers prove nothing, so what they say is believed only while the node runs, and not below the floor: there the
-/// time is not known, only that it is later than the floor. So a server that sets the time back revives no token that was
+/// time is not what they say, only later than the floor. So a server that sets the time back revives no token that was
 /// over before the floor and keeps no node from enrolling, and one that sets it far ahead has done nothing that a restart,
 /// or its next true answer, does not undo. A board that has a clock of its own keeps the floor alone.
 #[derive(Debug, Clone, Copy)]
@@ -27,17 +27,22 @@ impl Clock {
         Clock { heard: None, floor }
     }
 
-    /// It is `unix_nanos` now, says a time server.
-    pub const fn hear(&mut self, unix_nanos: i64, mono_ms: u64) {
-        self.heard = Some((unix_nanos, mono_ms));
+    /// It is `unix_nanos` now, says a time server. False: that cannot be, and what was known before stays.
+    pub fn hear(&mut self, unix_nanos: i64, mono_ms: u64) -> bool {
+        let is_possible = self.possible(unix_nanos).is_some();
+        if is_possible {
+            self.heard = Some((unix_nanos, mono_ms));
+        }
+        is_possible
     }
 
-    /// Unix nanoseconds at `mono_ms`; `None` while nobody has said a time that can be.
+    /// Unix nanoseconds at `mono_ms`, not below the floor, which is never raised past them; `None` while nobody has said a
+    /// time that can be.
     #[must_use]
     pub fn nanos(&self, mono_ms: u64) -> Option<i64> {
         let (then, at) = self.heard?;
         let since = i64::try_from(mono_ms.saturating_sub(at)).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-        self.possible(then.saturating_add(since))
+        Some(then.saturating_add(since))
     }
 
     /// This time, Unix nanoseconds, unless it is below the floor.
@@ -56,9 +61,10 @@ impl Clock {
     /// of issue more than a day ahead of `now`, Unix nanoseconds, is somebody's mistake and raises nothing, and so does any
     /// where `now` is not known: the floor never sinks again, and a device whose floor is ahead of the time is lost.
     pub fn raise(&mut self, issued: i64, now: Option<i64>) {
-        let latest = now.map(|nanos| nanos.div_euclid(NANOS).saturating_add(AHEAD));
-        if issued > self.floor && latest.is_some_and(|latest| issued <= latest) {
-            self.floor = issued;
+        let Some(now) = now.map(|nanos| nanos.div_euclid(NANOS)) else { return };
+        if issued <= now.saturating_add(AHEAD) {
+            // never past what is the time, or it would not be known any more
+            self.floor = self.floor.max(issued.min(now));
         }
     }
 }
@@ -74,25 +80,21 @@ mod tests {
     fn a_server_that_sets_the_time_back_says_nothing() {
         let mut clock = Clock::new(MADE);
         assert_eq!(clock.nanos(5), None);
-        clock.hear(1_000_000_000 * NANOS, 1_000);
+        assert!(!clock.hear(1_000_000_000 * NANOS, 1_000));
         assert_eq!(clock.nanos(2_000), None);
-        clock.hear((MADE + 10) * NANOS, 3_000);
+        assert!(clock.hear((MADE + 10) * NANOS, 3_000));
         assert_eq!(clock.nanos(4_500), Some((MADE + 11) * NANOS + NANOS / 2));
-        clock.hear((MADE - 2) * NANOS, 5_000);
-        assert_eq!(
-            (clock.nanos(6_999), clock.nanos(7_000)),
-            (None, Some(MADE * NANOS)),
-            "a second late is mended by waiting"
-        );
+        assert!(!clock.hear((MADE - 1) * NANOS, 5_000));
+        assert_eq!(clock.nanos(5_000), Some((MADE + 12) * NANOS), "what was known stays");
     }
 
     #[test]
     fn a_server_that_sets_the_time_ahead_moves_no_floor() {
         let mut clock = Clock::new(MADE);
-        clock.hear(4_102_444_800 * NANOS, 0);
+        assert!(clock.hear(4_102_444_800 * NANOS, 0));
         assert_eq!(clock.nanos(0), Some(4_102_444_800 * NANOS));
         assert_eq!(clock.floor(), MADE);
-        clock.hear((MADE + 60) * NANOS, 10);
+        assert!(clock.hear((MADE + 60) * NANOS, 10));
         assert_eq!(clock.nanos(10), Some((MADE + 60) * NANOS));
     }
 
@@ -109,14 +111,16 @@ mod tests {
         clock.raise(MADE + 92 * 86_400 + 1, now);
         assert_eq!(clock.floor(), MADE);
         clock.raise(MADE + 92 * 86_400, now);
-        assert_eq!(clock.floor(), MADE + 92 * 86_400);
+        assert_eq!(clock.floor(), MADE + 91 * 86_400, "not past the time");
+        clock.raise(MADE + 90 * 86_400, now);
+        assert_eq!(clock.floor(), MADE + 91 * 86_400, "it never sinks");
     }
 
     proptest! {
         #[test]
         fn no_number_overflows(floor in any::<i64>(), heard in any::<i64>(), at in any::<u64>(), now in any::<u64>(), issued in any::<i64>()) {
             let mut clock = Clock::new(floor);
-            clock.hear(heard, at);
+            assert_eq!(clock.hear(heard, at), heard >= floor.saturating_mul(NANOS));
             clock.raise(issued, clock.nanos(now));
             prop_assert!(clock.floor() >= floor);
             prop_assert!(clock.nanos(now).is_none_or(|nanos| nanos >= clock.floor().saturating_mul(NANOS)));

@@ -160,15 +160,14 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         let named = self.image.time_server.and_then(|server| brokers::one(server, agent_core::sntp::PORT));
         let server = named.unwrap_or(Broker { port: agent_core::sntp::PORT, ..broker });
         let Transport { stack, tcp_rx, tcp_tx, .. } = transport;
-        match sntp::ask(*stack, server, &mut self.rng, tcp_rx, tcp_tx).await {
-            Some((nanos, at)) => {
-                self.clock.hear(nanos, at);
-                let seconds = nanos.div_euclid(1_000_000_000);
-                self.board.say(format_args!("time {seconds}"));
-                self.core.clock_known(nanos.max(self.clock.floor().saturating_mul(1_000_000_000)));
+        if let Some((nanos, at)) = sntp::ask(*stack, server, &mut self.rng, tcp_rx, tcp_tx).await {
+            self.board.say(format_args!("time {}", nanos.div_euclid(1_000_000_000)));
+            if self.clock.hear(nanos, at) {
+                self.core.clock_known(nanos);
+                return;
             }
-            None => self.board.say(format_args!("no time server answers")),
         }
+        self.board.say(format_args!("no time is known"));
     }
 
     /// Whether a time server has to be asked, for which the connection must end: they share their buffers. Only a member that

@@ -1,6 +1,5 @@
 //! What every board of real hardware shares (docs/spec/08 §7): how it starts, what its image was given, what ended its last
-//! run, its name, its lines of text and the
-//! last of them. A board adds its chip: pins, network, entropy, watchdog, flash.
+//! run, its name, its lines of text and the last of them. A board adds its chip: pins, network, entropy, watchdog, flash.
 #![cfg_attr(not(test), no_std)]
 
 mod blink;

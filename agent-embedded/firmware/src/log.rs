@@ -8,7 +8,7 @@ use embassy_sync::blocking_mutex::CriticalSectionMutex;
 
 use crate::line::Line;
 
-/// Bytes of RAM for lines: thirty to sixty of them.
+/// Bytes of RAM for lines: a dozen to sixty of them.
 const BYTES: usize = 2048;
 /// Bytes of a reply's data beside the lines.
 const FRAME: usize = 40;

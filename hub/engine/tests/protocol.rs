@@ -286,7 +286,8 @@ async fn sessions_end_with_their_credentials() {
     let began = Instant::now();
     let rest = raw.rest().await;
     assert!(rest.ends_with("-ERR 'User Authentication Expired'\r\n"), "{rest}");
-    assert!(began.elapsed() < PATIENCE);
+    // four seconds in whole ones
+    assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
     engine.shutdown().await;
 }
 

@@ -35,7 +35,7 @@ fn run(input: &[u8]) {
     let wire = u32::from_be_bytes([input[40], input[41], input[42], input[43]]);
     assert_eq!((seconds + 2_208_988_800).rem_euclid(1 << 32), i64::from(wire), "another second");
     let mut clock = Clock::new(MADE);
-    clock.hear(nanos, 1000);
+    assert_eq!(clock.hear(nanos, 1000), seconds >= MADE);
     assert_eq!(clock.nanos(1000), (seconds >= MADE).then_some(nanos), "a time below the floor was believed");
     assert!(clock.nanos(1000) <= clock.nanos(2000));
     assert_eq!(clock.floor(), MADE, "a time server moved the floor");
