@@ -27,15 +27,24 @@ impl Reloaded<'_> {
     /// Puts this into the file, hangs up, and waits until the log holds each of `told` once more. Returns what was
     /// logged since.
     fn with(&self, text: &str, told: &[&str]) -> Result<String> {
-        write_private(&self.stage.path(self.file), text.as_bytes())?;
+        // A hang-up before this one may still be under way: it may be the one that reads this, and the two may be one.
         let before = self.stage.log(self.process).len();
-        self.stage.hang_up(self.process)?;
+        write_private(&self.stage.path(self.file), text.as_bytes())?;
         let since = || self.stage.log(self.process).get(before..).unwrap_or_default().to_owned();
-        wait_until(&format!("{} says {told:?}", self.process), PATIENCE, || {
-            told.iter().all(|told| since().contains(told))
-        })
-        .with_context(|| format!("it said\n{}", since()))?;
-        Ok(since())
+        let until = std::time::Instant::now() + PATIENCE;
+        loop {
+            self.stage.hang_up(self.process)?;
+            let said = wait_until(&format!("{} says {told:?}", self.process), PATIENCE / 4, || {
+                told.iter().all(|told| since().contains(told))
+            });
+            match said {
+                Ok(()) => return Ok(since()),
+                Err(error) if std::time::Instant::now() >= until => {
+                    return Err(error).with_context(|| format!("it said\n{}", since()));
+                }
+                Err(_) => {}
+            }
+        }
     }
 }
 
