@@ -286,8 +286,9 @@ async fn sessions_end_with_their_credentials() {
     let began = Instant::now();
     let rest = raw.rest().await;
     assert!(rest.ends_with("-ERR 'User Authentication Expired'\r\n"), "{rest}");
-    // four seconds in whole ones
-    assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
+    // four seconds in whole ones, and one to notice
+    let range = Duration::from_secs(2)..Duration::from_secs(5);
+    assert!(range.contains(&began.elapsed()), "{:?}", began.elapsed());
     engine.shutdown().await;
 }
 
@@ -499,7 +500,7 @@ async fn peers_that_stall_do_not_keep_others_out() {
     }
     let began = Instant::now();
     let mut control = Raw::user(address, "main/a", "").await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(control.sync().await.is_empty());
     engine.shutdown().await;
 }
