@@ -2,6 +2,7 @@
 
 use core::cell::RefCell;
 use core::fmt::Write as _;
+use core::net::Ipv4Addr;
 use core::pin::{Pin, pin};
 
 use agent_core::clock::Clock;
@@ -24,10 +25,12 @@ use heapless::String;
 
 use crate::agents::{About, Agents, choria_util, rpcutil};
 use crate::board::{Board, Key, Store};
-use crate::brokers::{self, Broker};
+use crate::brokers::{self, Broker, Host, MAX_URL};
 use crate::gate::DeviceGate;
 use crate::generator::Generator;
 use crate::image::Image;
+#[cfg(feature = "dns")]
+use crate::names;
 use crate::provisioning::{self, Surroundings};
 use crate::sntp;
 use crate::socket::Socket;
@@ -35,6 +38,11 @@ use crate::tls::{PinVerifier, Provider};
 
 /// Time for TCP and TLS, each.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Time for a name: a server that is silent is left for the second one after 15 s.
+#[cfg(feature = "dns")]
+const NAMES: Duration = Duration::from_secs(20);
+/// Time from dial to connected: the sum of what each step may take, and a little.
+pub(crate) const CONNECT_MS: u64 = if cfg!(feature = "dns") { 75_000 } else { 20_000 };
 /// Time to get bytes out; no watchdog bites within it.
 const WRITE: Duration = Duration::from_secs(5);
 /// Time for INFO; no watchdog bites within it.
@@ -78,7 +86,7 @@ pub(crate) struct Life<'l, B, S, A> {
     pub(crate) scratch: &'l mut [u8],
     pub(crate) reply: &'l mut [u8],
     pub(crate) dials: usize,
-    pub(crate) broker_url: String<32>,
+    pub(crate) broker_url: String<MAX_URL>,
     pub(crate) clock: Clock,
     pub(crate) proven: Proven,
     /// The floor that is stored.
@@ -151,16 +159,21 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     }
 
     /// Asks a time server where the board has no clock. Nobody is asked often.
-    async fn learn_time(&mut self, broker: Broker, transport: &mut Transport<'_>) {
+    async fn learn_time(&mut self, broker: Ipv4Addr, transport: &mut Transport<'_>) {
         let now = Instant::now().as_millis();
         if !self.may_ask(now, HEARD_MS) {
             return;
         }
         self.asked_ms = Some(now);
         let named = self.image.time_server.and_then(|server| brokers::one(server, agent_core::sntp::PORT));
-        let server = named.unwrap_or(Broker { port: agent_core::sntp::PORT, ..broker });
+        let server = match named {
+            Some(Broker { host, port }) => self.find(transport.stack, &host).await.map(|found| (found, port)),
+            None => Some((broker, agent_core::sntp::PORT)),
+        };
         let Transport { stack, tcp_rx, tcp_tx, .. } = transport;
-        if let Some((nanos, at)) = sntp::ask(*stack, server, &mut self.rng, tcp_rx, tcp_tx).await {
+        if let Some(server) = server
+            && let Some((nanos, at)) = sntp::ask(*stack, server, &mut self.rng, tcp_rx, tcp_tx).await
+        {
             self.board.say(format_args!("time {}", nanos.div_euclid(1_000_000_000)));
             if self.clock.hear(nanos, at) {
                 self.core.clock_known(nanos);
@@ -168,6 +181,23 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             }
         }
         self.board.say(format_args!("no time is known"));
+    }
+
+    /// The address of a host; of several the next with each round over the brokers.
+    #[cfg(feature = "dns")]
+    async fn find(&self, stack: Stack<'_>, host: &Host) -> Option<Ipv4Addr> {
+        let turn = self.dials.checked_div(self.brokers.len()).unwrap_or(0);
+        let found = within(self.board, NAMES, pin!(names::address(stack, host, turn))).await.flatten();
+        if found.is_none() {
+            self.board.say(format_args!("no address name={host}"));
+        }
+        found
+    }
+
+    #[cfg(not(feature = "dns"))]
+    async fn find(&self, _stack: Stack<'_>, host: &Host) -> Option<Ipv4Addr> {
+        let Host::Address(address) = host;
+        Some(*address)
     }
 
     /// Whether a time server has to be asked, for which the connection must end: they share their buffers. Only a member that
@@ -226,20 +256,23 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
 
     /// One connection from dial to loss.
     async fn connect(&mut self, transport: &mut Transport<'_>) -> Ended {
-        let broker = self.brokers.get(self.dials.checked_rem(self.brokers.len()).unwrap_or(0)).copied();
-        self.dials = self.dials.wrapping_add(1);
+        let brokers = self.brokers;
+        let broker = brokers.get(self.dials.checked_rem(brokers.len()).unwrap_or(0));
         let Some(broker) = broker else { return Ended::Failed(Input::DialFailed) };
+        let found = self.find(transport.stack, &broker.host).await;
+        self.dials = self.dials.wrapping_add(1);
+        let Some(address) = found else { return Ended::Failed(Input::DialFailed) };
         self.broker_url.clear();
-        let _fits = write!(self.broker_url, "nats://{}:{}", broker.address, broker.port);
-        self.learn_time(broker, transport).await;
+        let _fits = write!(self.broker_url, "nats://{}:{}", broker.host, broker.port);
+        self.learn_time(address, transport).await;
         let mut socket = TcpSocket::new(transport.stack, transport.tcp_rx, transport.tcp_tx);
         socket.set_timeout(Some(Duration::from_secs(60)));
-        let to = (IpAddress::Ipv4(broker.address), broker.port);
+        let to = (IpAddress::Ipv4(address), broker.port);
         if !matches!(within(self.board, HANDSHAKE, pin!(socket.connect(to))).await, Some(Ok(()))) {
             return Ended::Failed(Input::DialFailed);
         }
         let socket = RefCell::new(socket);
-        let ended = self.talk(Socket::new(&socket), broker, transport.tls_rx, transport.tls_tx).await;
+        let ended = self.talk(Socket::new(&socket), &broker.host, transport.tls_rx, transport.tls_tx).await;
         // What was said last still has to leave; a peer that takes nothing does not hold the device up.
         let mut socket = socket.into_inner();
         socket.close();
@@ -252,7 +285,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     async fn talk<'s, 'd: 's>(
         &mut self,
         socket: Socket<'s, 'd>,
-        broker: Broker,
+        host: &Host,
         tls_rx: &'s mut [u8],
         tls_tx: &'s mut [u8],
     ) -> Ended {
@@ -260,7 +293,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             return ended;
         }
         let mut connection = TlsConnection::new(socket, tls_rx, tls_tx);
-        if let Some(why) = self.secure(&mut connection, broker).await {
+        if let Some(why) = self.secure(&mut connection, host).await {
             self.board.say(format_args!("tls refused reason={why}"));
             return Ended::Failed(Input::TlsFailed);
         }
@@ -296,14 +329,16 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
     async fn secure<'s, 'd: 's>(
         &mut self,
         connection: &mut TlsConnection<'s, Socket<'s, 'd>, Aes128GcmSha256>,
-        broker: Broker,
+        broker: &Host,
     ) -> Option<&'static str> {
         let mut host = String::<16>::new();
-        let (name, host) = match self.image.server_name {
-            Some(name) => (ServerName::Dns(name), name),
-            None => {
-                let _fits = write!(host, "{}", broker.address);
-                (ServerName::Ip(broker.address.octets()), host.as_str())
+        let (name, host) = match (self.image.server_name, broker) {
+            (Some(name), _) => (ServerName::Dns(name), name),
+            #[cfg(feature = "dns")]
+            (None, Host::Name(name)) => (ServerName::Dns(name), name.as_str()),
+            (None, Host::Address(address)) => {
+                let _fits = write!(host, "{address}");
+                (ServerName::Ip(address.octets()), host.as_str())
             }
         };
         let now = self.now().wall_nanos.map(|nanos| nanos.div_euclid(1_000_000_000));

@@ -24,7 +24,7 @@ pub struct Image<'i> {
     pub trust_signer_for_policies: bool,
     /// Without a clock nothing but discovery and `rpcutil#ping` is served.
     pub require_clock: bool,
-    /// `address:port` of a time server for boards without a clock, instead of the broker's host.
+    /// `host[:port]` of a time server for boards without a clock, instead of the broker's host.
     pub time_server: Option<&'i str>,
 }
 

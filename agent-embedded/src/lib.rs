@@ -20,6 +20,8 @@ pub mod flash;
 mod gate;
 mod generator;
 mod image;
+#[cfg(feature = "dns")]
+mod names;
 mod policy;
 mod provisioning;
 mod run;

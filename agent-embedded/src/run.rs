@@ -17,7 +17,7 @@ use heapless::{String, Vec};
 use crate::agents::{Agents, BUILT_IN};
 use crate::board::{Board, Key, Store};
 use crate::brokers::{self, Broker, MAX_BROKERS};
-use crate::connection::{Life, Transport, time};
+use crate::connection::{CONNECT_MS, Life, Transport, time};
 use crate::generator::Generator;
 use crate::image::Image;
 use crate::settings::{COLLECTIVES, Membership};
@@ -28,6 +28,8 @@ const MAX_AGENTS: usize = 12;
 /// Longest validity of a request, seconds (docs/spec/10 §9).
 const TTL_CAP: u32 = 60;
 const PROVISIONING: &str = "provisioning";
+const NO_BROKER: &str =
+    if cfg!(feature = "dns") { "no broker has an address or a name" } else { "no broker has an address" };
 /// Of a candidate, whose image names keys and no organization.
 const ORGANIZATION: &str = "choria";
 
@@ -87,7 +89,7 @@ async fn life<B: Board, S: Store, A: Agents>(
         (urls, _) => brokers::parse(urls.iter().copied()),
     };
     if brokers.is_empty() {
-        return Err("no broker has an address");
+        return Err(NO_BROKER);
     }
     let organization = if is_member { membership.organization.as_str() } else { ORGANIZATION };
     let mut issuers = Vec::<Issuer<'_>, 4>::new();
@@ -169,7 +171,7 @@ fn machine<'c>(
             client: Client { name: identity, lang: "rust", version: crate::VERSION },
             require_tls: true,
             servers: u32::try_from(brokers).unwrap_or(1),
-            connect_timeout_ms: 20_000,
+            connect_timeout_ms: CONNECT_MS,
             ping_interval_ms: 30_000,
             pings_out: 2,
             limits: Limits { info: 4096, payload: PROFILE.payload() },

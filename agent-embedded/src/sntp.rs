@@ -1,12 +1,13 @@
 //! What time it is, from a time server, while no connection uses the buffers.
 
+use core::net::Ipv4Addr;
+
 use agent_core::sntp::{self, PACKET};
 use embassy_net::udp::{PacketMetadata, UdpSocket};
 use embassy_net::{IpAddress, Stack};
 use embassy_time::{Duration, Instant, with_timeout};
 use rand_core::RngCore as _;
 
-use crate::brokers::Broker;
 use crate::generator::Generator;
 
 /// Questions before the device goes on without an answer.
@@ -16,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Unix nanoseconds and the monotonic milliseconds at which the answer came; `None` without one.
 pub(crate) async fn ask(
     stack: Stack<'_>,
-    server: Broker,
+    server: (Ipv4Addr, u16),
     rng: &mut Generator,
     rx: &mut [u8],
     tx: &mut [u8],
@@ -24,7 +25,7 @@ pub(crate) async fn ask(
     let (mut into, mut out) = ([PacketMetadata::EMPTY; 2], [PacketMetadata::EMPTY; 1]);
     let mut socket = UdpSocket::new(stack, &mut into, rx, &mut out, tx);
     socket.bind(0).ok()?;
-    let to = (IpAddress::Ipv4(server.address), server.port);
+    let to = (IpAddress::Ipv4(server.0), server.1);
     for _ in 0..TRIES {
         let mut nonce = [0; 8];
         rng.fill_bytes(&mut nonce);

@@ -13,6 +13,8 @@ use crate::process::{Running, binary, wait_until};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How a device in QEMU reaches this machine's loopback address.
 pub const HOST: &str = "10.0.2.2";
+/// A name of the hub, for devices with a name server.
+pub const NAME: &str = "hub.fleet.test";
 
 /// What a device is given at build time.
 #[derive(Debug, Clone)]
@@ -62,6 +64,8 @@ pub struct Device {
     starts: u32,
     /// Its time is that of its instructions, 16 ns each.
     counted: bool,
+    /// What QEMU is told about its network.
+    network: Vec<String>,
 }
 
 impl Device {
@@ -75,7 +79,8 @@ impl Device {
         let (code, said) = personality.personalise(folder, &[&["--force"], more].concat())?;
         ensure!(code == 0, "xtask image: {code}: {said}");
         let image = format!("{}.elf", personality.identity);
-        Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0, counted: false })
+        let network = ["-nic", "user"].map(str::to_owned).to_vec();
+        Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0, counted: false, network })
     }
 
     /// Damages what it was given.
@@ -95,14 +100,8 @@ impl Device {
         self.starts += 1;
         let mut command = Command::new("qemu-system-arm");
         command.args(["-M", "lm3s6965evb", "-nographic", "-monitor", "none", "-serial", "null"]);
-        command.args([
-            "-semihosting-config",
-            "enable=on,target=native",
-            "-nic",
-            "user",
-            "-kernel",
-            &self.image,
-        ]);
+        command.args(["-semihosting-config", "enable=on,target=native", "-kernel", &self.image]);
+        command.args(&self.network);
         if self.counted {
             command.args(["-icount", "shift=4"]);
         }
@@ -170,6 +169,11 @@ impl Device {
         Ok(())
     }
 
+    /// From its next start on it is on this network: arguments of QEMU.
+    pub fn network(&mut self, arguments: Vec<String>) {
+        self.network = arguments;
+    }
+
     /// From its next start on it has no clock of its own.
     pub fn without_clock(&self) -> Result<()> {
         Ok(std::fs::write(self.folder.join("clock.none"), b"")?)
@@ -185,11 +189,16 @@ impl Device {
     }
 }
 
-/// The firmware that `cargo xtask qemu --build` has made, beside this test's own products.
+/// The firmware of most tests.
 pub fn firmware() -> Result<PathBuf> {
+    firmware_of("qemu-lm3s")
+}
+
+/// The firmware that `cargo xtask qemu --build` has made of a board, beside this test's own products.
+pub fn firmware_of(board: &str) -> Result<PathBuf> {
     let mut folder = std::env::current_exe()?;
     while folder.pop() {
-        let path = folder.join("embedded/thumbv7m-none-eabi/release/qemu-lm3s");
+        let path = folder.join("embedded/thumbv7m-none-eabi/release").join(board);
         if path.exists() {
             return Ok(path);
         }
@@ -200,7 +209,7 @@ pub fn firmware() -> Result<PathBuf> {
     bail!("there is no firmware for QEMU: run `cargo xtask qemu --build` first")
 }
 
-/// A certificate for devices' listeners and the authority that made it: Ed25519, for [`HOST`].
+/// A certificate for devices' listeners and the authority that made it: Ed25519, for [`HOST`] and [`NAME`].
 #[derive(Debug)]
 pub struct DeviceTls {
     pub certificate: PathBuf,
@@ -223,7 +232,7 @@ impl DeviceTls {
         write_private(&ca, params.self_signed(&authority)?.pem().as_bytes())?;
         let issuer = Issuer::new(params, authority);
         let key = KeyPair::generate_for(&PKCS_ED25519)?;
-        let leaf = CertificateParams::new(vec![HOST.to_owned(), "127.0.0.1".to_owned()])?
+        let leaf = CertificateParams::new([HOST, "127.0.0.1", NAME].map(str::to_owned).to_vec())?
             .signed_by(&key, &issuer)?;
         let made = DeviceTls { certificate: folder.join("devices.pem"), key: folder.join("devices.key"), ca };
         write_private(&made.certificate, leaf.pem().as_bytes())?;

@@ -19,6 +19,7 @@ mod length;
 mod levels;
 mod liar;
 pub mod misbehaving;
+pub mod name_server;
 mod network;
 mod operator;
 mod process;

@@ -15,7 +15,7 @@ use crate::image::elf;
 use crate::{boards, sizes, step};
 
 /// Boards whose storage, clock and console are a debugger's: those of the tests.
-const DEBUGGED: [&str; 1] = ["qemu-lm3s"];
+const DEBUGGED: [&str; 2] = ["qemu-lm3s", "qemu-lm3s-names"];
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

@@ -23,7 +23,7 @@ pub struct Baked<'b> {
     /// A key that was made elsewhere. A secret.
     pub seed: Option<[u8; 32]>,
     pub flags: Flags,
-    /// `address:port` of a time server, instead of the broker's host.
+    /// `host[:port]` of a time server, instead of the broker's host.
     pub time_server: Option<&'b str>,
     /// First bytes of the digest, for fixtures that compare.
     pub digest: [u8; 8],

@@ -22,7 +22,7 @@ pub enum Record<'r> {
     Built(u64),
     Seed([u8; 32]),
     Flags(Flags),
-    /// `address:port`.
+    /// `host[:port]`.
     TimeServer(&'r str),
 }
 

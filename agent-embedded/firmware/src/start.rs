@@ -21,7 +21,8 @@ const REST: Duration = Duration::from_secs(5 * 60);
 
 /// The network, with an address by DHCP; the first label of `name` is the name that the router sees. Once.
 pub fn network<D: Driver>(driver: D, name: &str, seed: u64) -> (Stack<'static>, Runner<'static, D>) {
-    static SOCKETS: StaticCell<StackResources<2>> = StaticCell::new();
+    // addresses, names, and one connection
+    static SOCKETS: StaticCell<StackResources<3>> = StaticCell::new();
     let mut dhcp = DhcpConfig::default();
     dhcp.hostname = name.split('.').next().and_then(|label| label.try_into().ok());
     embassy_net::new(driver, Config::dhcpv4(dhcp), SOCKETS.init_with(StackResources::new), seed)

@@ -2,6 +2,7 @@
 //!
 //! The two files are the device's own; its crate is of another workspace, and no dependency of it is needed here.
 
+#[allow(dead_code, reason = "a device uses the rest of it")]
 #[path = "../../../agent-embedded/src/brokers.rs"]
 mod brokers;
 #[allow(dead_code, reason = "a device uses the rest of it")]
@@ -179,7 +180,11 @@ fn member(text: &str, config: &Config<'_>) {
     assert!(member.collectives.len() <= settings::COLLECTIVES);
     let hosts = config.get("plugin.choria.middleware_hosts").unwrap_or_default();
     for broker in &member.brokers {
-        assert!(hosts.contains(&broker.address.to_string()), "{broker:?} in {hosts:?}");
+        let host = broker.host.to_string();
+        assert!(hosts.to_ascii_lowercase().contains(&host) && host.len() <= 128, "{broker:?} in {hosts:?}");
+        assert!(host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c)), "{broker:?}");
+        let number = host.rsplit('.').next().is_some_and(|last| last.bytes().all(|c| c.is_ascii_digit()));
+        assert_eq!(number, host.parse::<std::net::Ipv4Addr>().is_ok(), "{broker:?}");
     }
     let named = config.list("plugin.security.issuer.names").next().unwrap_or("choria");
     assert_eq!(member.organization, if named.len() <= 32 { named } else { "" });

@@ -29,8 +29,15 @@ pub(crate) fn issuer(text: &str) -> Result<[u8; 32]> {
     }
 }
 
+/// A provisioning token.
+pub(crate) struct Token {
+    pub(crate) text: String,
+    /// Its brokers, separated by commas.
+    pub(crate) urls: String,
+}
+
 /// A provisioning token that the organization signed and that is not over; `force` takes one that is not, with a warning.
-pub(crate) fn provisioning_jwt(path: &Path, issuer: [u8; 32], now: i64, force: bool) -> Result<String> {
+pub(crate) fn provisioning_jwt(path: &Path, issuer: [u8; 32], now: i64, force: bool) -> Result<Token> {
     let text = String::from_utf8(read(path)?).with_context(|| format!("{} is no text", path.display()))?;
     let text = text.trim().to_owned();
     let mut scratch = vec![0; 64 * 1024];
@@ -42,14 +49,14 @@ pub(crate) fn provisioning_jwt(path: &Path, issuer: [u8; 32], now: i64, force: b
             bail!("{}: {why}", path.display())
         }
     };
-    let organization = match peek_provisioning(&text, &mut scratch) {
+    let (organization, urls) = match peek_provisioning(&text, &mut scratch) {
         Ok(token) => {
             let claims = token.claims();
             ensure!(!claims.token.is_empty(), "{}: the token has no access token (cht)", path.display());
             if claims.urls.is_empty() {
                 eprintln!("xtask: note: {} names no broker (chu): give --url", path.display());
             }
-            claims.organization.to_owned()
+            (claims.organization.to_owned(), claims.urls.to_owned())
         }
         // what cannot be read is of no use to a device either
         Err(reject) => bail!("{}: no provisioning token: {}", path.display(), reject.reason()),
@@ -59,7 +66,50 @@ pub(crate) fn provisioning_jwt(path: &Path, issuer: [u8; 32], now: i64, force: b
     {
         refuse(&format!("a device would refuse this token: {}", reject.reason()))?;
     }
-    Ok(text)
+    Ok(Token { text, urls })
+}
+
+/// How firmware reads a host (docs/spec/08 §7.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Host {
+    Address,
+    /// Of use to firmware that asks a name server.
+    Name,
+}
+
+/// The host of a broker's URL, or of a time server's `host[:port]`; `None` where a device passes it over.
+pub(crate) fn host(url: &str) -> Option<Host> {
+    let rest = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or(url);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let (host, port) = rest.split_once(':').unwrap_or((rest, "1"));
+    let is_number = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
+    if !is_number(port) || port.starts_with('0') || port.parse::<u16>().is_err() {
+        return None;
+    }
+    if host.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Some(Host::Address);
+    }
+    let fine = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
+    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(fine);
+    let is_name =
+        host.len() <= 128 && host.split('.').all(label) && !host.rsplit('.').next().is_some_and(is_number);
+    is_name.then_some(Host::Name)
+}
+
+/// What a device makes of these brokers, each a list with commas; `None` when it would find none of them.
+pub(crate) fn brokers<'u>(lists: impl Iterator<Item = &'u str>) -> Option<Host> {
+    let hosts: Vec<Host> =
+        lists.flat_map(|list| list.split(',')).filter_map(|url| host(url.trim_ascii())).collect();
+    if hosts.contains(&Host::Address) { Some(Host::Address) } else { hosts.first().copied() }
+}
+
+/// A time server that a device can read: `host[:port]`.
+pub(crate) fn time_server(text: &str) -> Result<String, String> {
+    let fine = !text.contains('/') && host(text).is_some();
+    fine.then(|| text.to_owned()).ok_or_else(|| {
+        "give an IPv4 address or a name of at most 128 characters, e.g. 192.0.2.1 or ntp.example.net:123"
+            .into()
+    })
 }
 
 /// The pin of an authority's certificate, in PEM or DER.
@@ -120,4 +170,46 @@ pub(crate) fn manifest(path: &Path) -> Result<Vec<String>> {
     }
     ensure!(!names.is_empty(), "{} names no device", path.display());
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_servers() {
+        for fine in ["192.0.2.1", "192.0.2.1:123", "ntp.example.net", "ntp_1:9123"] {
+            assert_eq!(time_server(fine).as_deref(), Ok(fine));
+        }
+        let (long, many) = ("a".repeat(64), ["abcdefg"; 17].join("."));
+        for wrong in [
+            "",
+            "256.0.0.1",
+            "1.2.3",
+            "a b",
+            "a..b",
+            "a.",
+            "host:0",
+            "host:x",
+            "host:",
+            "host:+1",
+            "host:01",
+            "host:65536",
+            "::1",
+            "https://a",
+            "nats://a",
+            &long,
+            &many,
+        ] {
+            assert!(time_server(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn brokers_with_and_without_an_address() {
+        let of = |urls: &[&str]| brokers(urls.iter().copied());
+        assert_eq!(of(&["nats://broker.example.net:4222", " tls://other/"]), Some(Host::Name));
+        assert_eq!(of(&["nats://broker.example.net:4222, nats://192.0.2.1:4223/"]), Some(Host::Address));
+        assert_eq!(of(&["nats://[fe80::1]:4222", "nats://me@broker", "broker.example.net."]), None);
+    }
 }

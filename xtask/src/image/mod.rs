@@ -83,18 +83,9 @@ struct Given {
     /// Serve requests before the device knows the time: until then neither their age nor their repetition is checked
     #[arg(long)]
     no_clock: bool,
-    /// Time server for boards without a clock, an IPv4 address with or without a port; otherwise the broker's host is asked
-    #[arg(long, value_name = "ADDRESS", value_parser = time_server)]
+    /// Time server for boards without a clock, a host with or without a port; otherwise the broker's host is asked
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = inputs::time_server)]
     time_server: Option<String>,
-}
-
-/// An address that a device can read: it resolves no names.
-fn time_server(text: &str) -> Result<String, String> {
-    let address =
-        text.parse::<std::net::Ipv4Addr>().is_ok() || text.parse::<std::net::SocketAddrV4>().is_ok();
-    address
-        .then(|| text.to_owned())
-        .ok_or_else(|| "a device resolves no names: give 192.0.2.1 or 192.0.2.1:123".into())
 }
 
 #[derive(clap::Args)]
@@ -163,7 +154,9 @@ fn make(options: &Options) -> Result<()> {
 
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
     let issuer = inputs::issuer(&options.given.issuer)?;
-    let jwt = inputs::provisioning_jwt(&options.given.jwt, issuer, i64::try_from(now)?, options.force)?;
+    let token = inputs::provisioning_jwt(&options.given.jwt, issuer, i64::try_from(now)?, options.force)?;
+    let given: Vec<&str> = options.given.url.iter().map(String::as_str).collect();
+    findable(if given.is_empty() { vec![&token.urls] } else { given }, &options.given)?;
     let pins: Vec<Pin> =
         options.given.ca.iter().map(|path| inputs::authority(path)).collect::<Result<_>>()?;
     let names = match (&options.manifest, &options.identity) {
@@ -180,8 +173,14 @@ fn make(options: &Options) -> Result<()> {
     let progress = names.len() > 20 && std::io::stderr().is_terminal();
     let mut made = Vec::new();
     for (number, name) in names.iter().enumerate() {
-        let records =
-            records(&options.given, &jwt, issuer, &pins, name.as_deref(), options.built.unwrap_or(now));
+        let records = records(
+            &options.given,
+            &token.text,
+            issuer,
+            &pins,
+            name.as_deref(),
+            options.built.unwrap_or(now),
+        );
         let mut section = [0; SECTION];
         write(&records, &mut section).map_err(|error| anyhow::anyhow!("{}", error.message()))?;
         let stem = name.clone().unwrap_or_else(|| "device".to_owned());
@@ -199,6 +198,27 @@ fn make(options: &Options) -> Result<()> {
         for image in &made {
             println!("{}  {}", image.sha256, image.identity);
         }
+    }
+    Ok(())
+}
+
+/// Whether a device finds one of its brokers. Says so where its firmware has to ask a name server for that.
+fn findable(urls: Vec<&str>, given: &Given) -> Result<()> {
+    let hosts = urls.join(",");
+    let time = given.time_server.as_deref().filter(|server| inputs::host(server) == Some(inputs::Host::Name));
+    let names = match inputs::brokers(urls.into_iter()) {
+        None if hosts.is_empty() => time,
+        None => bail!(
+            "{hosts}: a device finds none of these: it takes nats://HOST:PORT, an IPv4 address or a name of at most 128 characters"
+        ),
+        Some(inputs::Host::Name) => Some(hosts.as_str()),
+        Some(inputs::Host::Address) => time,
+    };
+    if let Some(names) = names {
+        eprintln!(
+            "xtask: note: {names}: the firmware has to ask a name server: that of all boards of real hardware does, that of \
+             qemu-lm3s does not"
+        );
     }
     Ok(())
 }

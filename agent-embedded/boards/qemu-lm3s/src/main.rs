@@ -21,6 +21,9 @@ use crate::board::Lm3s;
 use crate::files::Files;
 use crate::nic::Nic;
 
+/// For addresses, for one connection, and for names.
+const SOCKETS: usize = if cfg!(feature = "dns") { 3 } else { 2 };
+
 agent_embedded::agents! {
     struct Mine { blink: blink::Blink }
 }
@@ -66,7 +69,7 @@ fn main() -> ! {
 #[inline(never)]
 fn start() -> &'static raw::Executor {
     static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
-    static SOCKETS: StaticCell<StackResources<2>> = StaticCell::new();
+    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
     if let Some(peripherals) = cortex_m::Peripherals::take() {
         time::start(peripherals.SYST);
     }
@@ -77,7 +80,7 @@ fn start() -> &'static raw::Executor {
     let (stack, runner) = embassy_net::new(
         Nic::start(),
         Config::dhcpv4(Default::default()),
-        SOCKETS.init_with(StackResources::new),
+        RESOURCES.init_with(StackResources::new),
         u64::from_le_bytes(seed),
     );
     let executor: &'static raw::Executor = EXECUTOR.init_with(|| raw::Executor::new(core::ptr::null_mut()));
