@@ -132,7 +132,7 @@ fn packed(document: &str, object: &Object<'_>, issuers: &[[u8; 32]], room: &mut 
         .filter(|(name, _)| is_used(name))
         .map(|(name, value)| (name.as_str(), value.as_str().expect("checked by the machine")))
         .collect();
-    let foreign = |text: &str| hex::decode(text.trim()).map_or(true, |key| key != ISSUER);
+    let foreign = |text: &str| hex::decode(text.trim_ascii()).map_or(true, |key| key != ISSUER);
     let size: usize = used.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
     let fits = size <= room.len() && used.iter().all(|(_, value)| value.len() <= 256);
     // Longer names are nobody's.
@@ -150,7 +150,7 @@ fn packed(document: &str, object: &Object<'_>, issuers: &[[u8; 32]], room: &mut 
     let text = std::str::from_utf8(&room[..length]).expect("settings are text");
     let config = Config::new(text);
     for (name, value) in &used {
-        let value = value.trim();
+        let value = value.trim_ascii();
         assert_eq!(config.get(name), (!value.is_empty()).then_some(value), "{name}");
     }
     for line in config.lines() {
