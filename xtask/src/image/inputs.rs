@@ -8,6 +8,11 @@ use agent_core::token::{Issuer, Trust, Verifier, peek_provisioning};
 use agent_core::x509pin::{Pin, ca_pin};
 use anyhow::{Context, Result, bail, ensure};
 
+/// The device's own reading of URLs, with names: an image is refused for what firmware would pass over.
+#[allow(dead_code, reason = "a device uses the rest of it")]
+#[path = "../../../agent-embedded/src/brokers.rs"]
+mod brokers;
+
 /// Largest input file.
 const MAX_INPUT: u64 = 1 << 20;
 /// Devices of one manifest.
@@ -69,7 +74,7 @@ pub(crate) fn provisioning_jwt(path: &Path, issuer: [u8; 32], now: i64, force: b
     Ok(Token { text, urls })
 }
 
-/// How firmware reads a host (docs/spec/08 §7.8).
+/// How a device finds a host (docs/spec/08 §7.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Host {
     Address,
@@ -79,25 +84,14 @@ pub(crate) enum Host {
 
 /// The host of a broker's URL, or of a time server's `host[:port]`; `None` where a device passes it over.
 pub(crate) fn host(url: &str) -> Option<Host> {
-    let rest = ["nats://", "tls://"].iter().find_map(|scheme| url.strip_prefix(scheme)).unwrap_or(url);
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let (host, port) = rest.split_once(':').unwrap_or((rest, "1"));
-    let is_number = |text: &str| text.bytes().all(|c| c.is_ascii_digit());
-    if !is_number(port) || port.starts_with('0') || port.parse::<u16>().is_err() {
-        return None;
-    }
-    if host.parse::<std::net::Ipv4Addr>().is_ok() {
-        return Some(Host::Address);
-    }
-    let fine = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_');
-    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(fine);
-    let is_name =
-        host.len() <= 128 && host.split('.').all(label) && !host.rsplit('.').next().is_some_and(is_number);
-    is_name.then_some(Host::Name)
+    brokers::one(url, 1).map(|broker| match broker.host {
+        brokers::Host::Address(_) => Host::Address,
+        brokers::Host::Name(_) => Host::Name,
+    })
 }
 
 /// What a device makes of these brokers, each a list with commas; `None` when it would find none of them.
-pub(crate) fn brokers<'u>(lists: impl Iterator<Item = &'u str>) -> Option<Host> {
+pub(crate) fn find<'u>(lists: impl Iterator<Item = &'u str>) -> Option<Host> {
     let hosts: Vec<Host> =
         lists.flat_map(|list| list.split(',')).filter_map(|url| host(url.trim_ascii())).collect();
     if hosts.contains(&Host::Address) { Some(Host::Address) } else { hosts.first().copied() }
@@ -207,7 +201,7 @@ mod tests {
 
     #[test]
     fn brokers_with_and_without_an_address() {
-        let of = |urls: &[&str]| brokers(urls.iter().copied());
+        let of = |urls: &[&str]| find(urls.iter().copied());
         assert_eq!(of(&["nats://broker.example.net:4222", " tls://other/"]), Some(Host::Name));
         assert_eq!(of(&["nats://broker.example.net:4222, nats://192.0.2.1:4223/"]), Some(Host::Address));
         assert_eq!(of(&["nats://[fe80::1]:4222", "nats://me@broker", "broker.example.net."]), None);

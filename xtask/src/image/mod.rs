@@ -206,7 +206,7 @@ fn make(options: &Options) -> Result<()> {
 fn findable(urls: Vec<&str>, given: &Given) -> Result<()> {
     let hosts = urls.join(",");
     let time = given.time_server.as_deref().filter(|server| inputs::host(server) == Some(inputs::Host::Name));
-    let names = match inputs::brokers(urls.into_iter()) {
+    let names = match inputs::find(urls.into_iter()) {
         None if hosts.is_empty() => time,
         None => bail!(
             "{hosts}: a device finds none of these: it takes nats://HOST:PORT, an IPv4 address or a name of at most 128 characters"
