@@ -253,10 +253,20 @@ fn glob(name: Chars<'_>, pattern: &str) -> bool {
 
 /// The offset behind the bracket that closes the query a path begins with.
 fn query_end(path: &str) -> Option<usize> {
+    bare(path, |b| matches!(b, b')' | b']')).map(|at| at.saturating_add(1))
+}
+
+/// Where the operator of a query begins.
+fn operator_at(inner: &str) -> Option<usize> {
+    bare(inner, |b| matches!(b, b'!' | b'=' | b'<' | b'>' | b'%'))
+}
+
+/// The first byte that `wanted` takes outside quotes and brackets; a closing bracket is outside what it closes.
+fn bare(text: &str, wanted: fn(u8) -> bool) -> Option<usize> {
     let mut depth = 0_usize;
     let mut quoted = false;
     let mut escaped = false;
-    for (at, b) in path.bytes().enumerate() {
+    text.bytes().position(|b| {
         match b {
             _ if escaped => escaped = false,
             b'\\' => escaped = true,
@@ -265,14 +275,12 @@ fn query_end(path: &str) -> Option<usize> {
             b'(' | b'[' => depth = depth.saturating_add(1),
             b')' | b']' => {
                 depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return Some(at.saturating_add(1));
-                }
+                return depth == 0 && wanted(b);
             }
-            _ => {}
+            _ => return depth == 0 && wanted(b),
         }
-    }
-    None
+        false
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -408,24 +416,4 @@ impl<'p> Query<'p> {
         let wanted = Number::parse(self.value).unwrap_or(Number::ZERO);
         number.compare(wanted).is_some_and(|order| self.operator.accepts(order))
     }
-}
-
-/// Where the operator of a query begins: the first one outside brackets and quotes.
-fn operator_at(inner: &str) -> Option<usize> {
-    let mut depth = 0_usize;
-    let mut quoted = false;
-    let mut escaped = false;
-    for (at, b) in inner.bytes().enumerate() {
-        match b {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            _ if quoted => {}
-            b'(' | b'[' => depth = depth.saturating_add(1),
-            b')' | b']' => depth = depth.saturating_sub(1),
-            b'!' | b'=' | b'<' | b'>' | b'%' if depth == 0 => return Some(at),
-            _ => {}
-        }
-    }
-    None
 }
