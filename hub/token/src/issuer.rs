@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
 
 use crate::chain::{self, TrustChain};
-use crate::claims::{Claims, ClientClaims, DEFAULT_ORG, ProvisioningClaims, Purpose, ServerClaims};
+use crate::claims::{Claims, ClientClaims, DEFAULT_ORG, ProvisioningClaims, Purpose, ServerClaims, Standard};
 use crate::compact::{MAX_TOKEN, peek_client};
 use crate::json;
 use crate::key::{Key, PublicKey, Seed};
@@ -131,9 +131,6 @@ impl Issuer {
         validity: Duration,
         now_unix: i64,
     ) -> Result<String, IssueError> {
-        if claims.standard.public_key.as_deref().unwrap_or_default().is_empty() {
-            return Err(IssueError::Claim("public_key"));
-        }
         self.seal(prepare(claims, validity, now_unix)?)
     }
 
@@ -144,9 +141,7 @@ impl Issuer {
         validity: Duration,
         now_unix: i64,
     ) -> Result<String, IssueError> {
-        let mut claims = prepare(claims, validity, now_unix)?;
-        claims.standard.sub = Some(Purpose::Provisioning.as_str().to_owned());
-        self.seal(claims)
+        self.seal(prepare(claims, validity, now_unix)?)
     }
 
     /// Issues the token of a chain issuer; the organization only. `claims.standard.public_key` is the key that will
@@ -181,7 +176,7 @@ impl Issuer {
                     return Err(IssueError::IssuerExpired);
                 }
                 let jti = standard.jti.as_deref().unwrap_or_default();
-                if standard.public_key.as_deref().unwrap_or_default().is_empty() {
+                if !names_key(standard) {
                     return Err(IssueError::Claim("public_key"));
                 }
                 let signature = hex::encode(seed.sign(chain::issued_data(jti, issuer_tcs).as_bytes()));
@@ -195,9 +190,17 @@ impl Issuer {
     }
 }
 
+/// Whether the claims say whose key the token is for.
+fn names_key(standard: &Standard) -> bool {
+    standard.public_key.as_deref().is_some_and(|key| !key.is_empty())
+}
+
 /// Fills in kind, times and id, and refuses what brokers would refuse.
 pub(crate) fn prepare<T: Claims>(mut claims: T, validity: Duration, now_unix: i64) -> Result<T, IssueError> {
     claims.set_defaults();
+    if T::PURPOSE == Purpose::Server && !names_key(claims.standard()) {
+        return Err(IssueError::Claim("public_key"));
+    }
     if let Some(claim) = claims.unfit() {
         return Err(IssueError::Claim(claim));
     }
@@ -217,6 +220,9 @@ pub(crate) fn prepare<T: Claims>(mut claims: T, validity: Duration, now_unix: i6
         standard.public_key = Some(key.to_hex());
     }
     T::PURPOSE.as_str().clone_into(&mut standard.purpose);
+    if T::PURPOSE == Purpose::Provisioning {
+        standard.sub = Some(T::PURPOSE.as_str().to_owned());
+    }
     if standard.iss.is_empty() || standard.iss.starts_with("C-") || standard.iss.starts_with("I-") {
         DEFAULT_ISS.clone_into(&mut standard.iss);
     }
@@ -236,7 +242,7 @@ pub(crate) fn vouch_for_issuer(
     sign: impl FnOnce(&[u8]) -> Result<[u8; 64], IssueError>,
 ) -> Result<(), IssueError> {
     let standard = &mut claims.standard;
-    if standard.public_key.as_deref().unwrap_or_default().is_empty() {
+    if !names_key(standard) {
         return Err(IssueError::Claim("public_key"));
     }
     standard.tcs = Some(hex::encode(sign(chain::issuer_data(standard).as_bytes())?));

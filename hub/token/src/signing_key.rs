@@ -6,7 +6,7 @@ use std::time::Duration;
 use choria_host::private_file;
 use jsonwebtoken::Algorithm;
 
-use crate::claims::{Claims, ClientClaims, ProvisioningClaims, Purpose, ServerClaims};
+use crate::claims::{Claims, ClientClaims, ProvisioningClaims, ServerClaims};
 use crate::issuer::{IssueError, prepare, sign_with, sign_with_seed, signing_input, vouch_for_issuer};
 use crate::key::{KeyError, PublicKey, Seed, read_private};
 use crate::published::is_published_test_key;
@@ -86,9 +86,6 @@ impl SigningKey {
         validity: Duration,
         now_unix: i64,
     ) -> Result<String, IssueError> {
-        if claims.standard.public_key.as_deref().unwrap_or_default().is_empty() {
-            return Err(IssueError::Claim("public_key"));
-        }
         self.sign(&prepare(claims, validity, now_unix)?)
     }
 
@@ -99,9 +96,7 @@ impl SigningKey {
         validity: Duration,
         now_unix: i64,
     ) -> Result<String, IssueError> {
-        let mut claims = prepare(claims, validity, now_unix)?;
-        claims.standard.sub = Some(Purpose::Provisioning.as_str().to_owned());
-        self.sign(&claims)
+        self.sign(&prepare(claims, validity, now_unix)?)
     }
 
     fn sign<T: Claims>(&self, claims: &T) -> Result<String, IssueError> {
