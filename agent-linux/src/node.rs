@@ -8,7 +8,6 @@ use std::cell::{Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use agent_core::provision::After;
 use agent_core::rpc::{
     Agent, AgentMeta, Call, NOT_AUTHORIZED, ReplyWriter, Status as CallStatus, StatusCode,
 };
@@ -19,6 +18,7 @@ use crate::agents::{self, ChoriaUtil, ProvisionAgent, RpcUtil};
 use crate::audit::Audit;
 use crate::authorization::{About, Question, Turns, Verdict};
 use crate::config::{Mode, ServerConfig};
+use crate::driver::Answer;
 use crate::facts::{Classes, Facts};
 use crate::node_token;
 use crate::rules::Rules;
@@ -48,21 +48,6 @@ pub struct Live {
     pub last_message: i64,
     /// Messages dropped, by reason word.
     pub refused: BTreeMap<&'static str, u64>,
-}
-
-/// The reply to one request.
-#[derive(Debug)]
-pub struct Reply {
-    pub code: StatusCode,
-    pub text: String,
-    /// One JSON object.
-    pub data: Vec<u8>,
-    /// Nothing may be sent.
-    pub silent: bool,
-    /// The `provisioned` event is to be published.
-    pub announce_provisioned: bool,
-    /// To be done once the reply is on the wire.
-    pub after: Option<After>,
 }
 
 /// Everything on this side of the connection.
@@ -162,7 +147,7 @@ impl Node {
     }
 
     /// Authorizes, records and runs one verified request.
-    pub async fn call(&self, call: &Call<'_>, filter: RequestFilter) -> Reply {
+    pub async fn call(&self, call: &Call<'_>, filter: RequestFilter) -> Answer {
         if let Err(reason) = self.authorize(call, filter).await {
             let may_log = self.denials.borrow_mut().may_log("denied");
             if let Some(left_out) = may_log {
@@ -180,7 +165,7 @@ impl Node {
             if let Some(audit) = &self.audit {
                 audit.record(call, true);
             }
-            return refused(StatusCode::Aborted, NOT_AUTHORIZED);
+            return Answer::status(StatusCode::Aborted, NOT_AUTHORIZED);
         }
         if let Some(audit) = &self.audit {
             audit.record(call, false);
@@ -196,7 +181,7 @@ impl Node {
         reply(out, status)
     }
 
-    async fn call_provision(&self, call: &Call<'_>, mut out: ReplyWriter<'_>) -> Reply {
+    async fn call_provision(&self, call: &Call<'_>, mut out: ReplyWriter<'_>) -> Answer {
         let _turn = self.provision_turn.lock().await;
         // Taken out while it works, so that nothing is borrowed across the await.
         let Some(mut agent) = self.provision.borrow_mut().take() else {
@@ -216,7 +201,7 @@ impl Node {
                 "provisioning request refused"
             );
         }
-        Reply { announce_provisioned: announce, after, ..answer }
+        Answer { announce_provisioned: announce, after, ..answer }
     }
 
     async fn authorize(&self, call: &Call<'_>, filter: RequestFilter) -> Result<(), String> {
@@ -277,24 +262,13 @@ impl About for Node {
     }
 }
 
-fn reply(out: ReplyWriter<'_>, status: CallStatus) -> Reply {
+fn reply(out: ReplyWriter<'_>, status: CallStatus) -> Answer {
     let done = out.finish(status);
-    Reply {
+    Answer {
         code: done.code,
         text: done.text.to_owned(),
         data: done.data.to_vec(),
         silent: done.silent,
-        announce_provisioned: false,
-        after: None,
-    }
-}
-
-fn refused(code: StatusCode, text: &str) -> Reply {
-    Reply {
-        code,
-        text: text.to_owned(),
-        data: b"{}".to_vec(),
-        silent: false,
         announce_provisioned: false,
         after: None,
     }

@@ -505,17 +505,7 @@ impl Host for NodeHost {
     }
 
     fn call(self: Rc<Self>, called: Called) -> Pin<Box<dyn Future<Output = Answer>>> {
-        Box::pin(async move {
-            let reply = self.node.call(&called.as_call(), request_filter(&called.filter)).await;
-            Answer {
-                code: reply.code,
-                text: reply.text,
-                data: reply.data,
-                silent: reply.silent,
-                announce_provisioned: reply.announce_provisioned,
-                after: reply.after,
-            }
-        })
+        Box::pin(async move { self.node.call(&called.as_call(), request_filter(&called.filter)).await })
     }
 
     fn notice(&self, notice: Notice<'_>) {

@@ -105,7 +105,7 @@ impl Called {
 pub struct Answer {
     pub code: StatusCode,
     pub text: String,
-    /// One JSON value.
+    /// One JSON object.
     pub data: Vec<u8>,
     /// Nothing may be sent.
     pub silent: bool,

@@ -1,6 +1,7 @@
 use super::*;
 use crate::node_token::tests::token;
 use crate::node_token::{ProvisioningClaims, ProvisioningToken};
+use agent_core::provision::After;
 use choria_host::{Secret, Settings};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -49,7 +50,7 @@ struct Answer {
     code: u8,
     text: String,
     data: Value,
-    reply: Reply,
+    reply: crate::driver::Answer,
 }
 
 fn ask_as(node: &Node, claims: &Value, agent: &str, action: &str, data: &Value) -> Answer {
