@@ -3,31 +3,32 @@
 //! Nothing is held for an idle peer but its TLS state: the read buffer belongs to the thread, and queues are freed
 //! when they have drained. A wake-up writes everything that is queued at once.
 
+mod operations;
+mod writing;
+
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::client::{Chunk, Client};
+use self::operations::Operations;
+use self::writing::Writing;
+use crate::client::Client;
 use crate::clock;
-use crate::close::{CloseReason, error_line, quoted};
+use crate::close::{CloseReason, error_line};
 use crate::connect::ConnectOptions;
 use crate::engine::Shared;
-use crate::pace::{Pace, Pacer, Refused};
-use crate::parser::{Op, ParseError, Parser};
-use crate::permissions::SubscribeDecision;
-use crate::router::{ANSWER_PREFIX, Message, Outcome, Route, Scratch, is_reserved_reply};
+use crate::pace::{Pace, Pacer};
+use crate::parser::{ParseError, Parser};
+use crate::router::Scratch;
 use crate::stream::Stream;
-use crate::subject;
-use crate::subscription::{Sid, Sub};
 
 /// Bytes read from a socket at once; one buffer per thread.
 const READ_BUFFER: usize = 64 * 1024;
@@ -35,10 +36,6 @@ const READ_BUFFER: usize = 64 * 1024;
 const PACED_READ: usize = 4 * 1024;
 /// Reads of one connection before others get their turn.
 const READS_PER_TURN: usize = 4;
-/// Routes that a connection remembers.
-const CACHED_ROUTES: usize = 512;
-/// Pieces given to one vectored write.
-const MAX_SLICES: usize = 64;
 /// A drained queue of less than this is freed; a larger one is busy and keeps its buffer.
 const BUSY: usize = 4096;
 /// A buffer beyond this is never kept.
@@ -59,7 +56,7 @@ thread_local! {
 pub(crate) struct Session {
     stream: Stream,
     parser: Parser,
-    core: Core,
+    operations: Operations,
     writing: Writing,
     timer: Pin<Box<Sleep>>,
     next_ping: Instant,
@@ -67,44 +64,6 @@ pub(crate) struct Session {
     stalled_until: Option<Instant>,
     /// Read and not acted on yet: the connection is over its pace. At most one read.
     unread: Vec<u8>,
-}
-
-/// What the operations of a client act upon.
-#[derive(Debug)]
-struct Core {
-    shared: Arc<Shared>,
-    client: Arc<Client>,
-    routes: HashMap<Box<[u8]>, Arc<Route>>,
-    last: Option<Arc<Route>>,
-    scratch: Scratch,
-    verbose: bool,
-    pedantic: bool,
-    no_responders: bool,
-    max_subscriptions: usize,
-    greeted: bool,
-    pings_out: u32,
-    ping_sent: Option<Instant>,
-    msgs: u64,
-    bytes: u64,
-    stalled: bool,
-    pacer: Option<Box<Pacer>>,
-}
-
-/// Bytes taken from the queue and being written.
-#[derive(Debug, Default)]
-struct Writing {
-    chunks: std::collections::VecDeque<Chunk>,
-    tail: Vec<u8>,
-    /// Written bytes of the first piece.
-    offset: usize,
-    /// Written and not yet reported.
-    written: usize,
-    /// Bytes of this batch, to tell busy from idle.
-    batch: usize,
-    flushing: bool,
-    /// Bytes that left since `blocked_since`.
-    progress: usize,
-    blocked_since: Option<Instant>,
 }
 
 /// What the opening of a connection hands over.
@@ -125,7 +84,7 @@ impl Session {
     pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> (Session, Vec<u8>) {
         let now = Instant::now();
         let expires = opened.expires_in.and_then(|left| now.checked_add(left));
-        let core = Core {
+        let operations = Operations {
             shared,
             client: opened.client,
             routes: HashMap::new(),
@@ -143,11 +102,12 @@ impl Session {
             stalled: false,
             pacer: opened.pace.map(|pace| Box::new(Pacer::new(pace, now))),
         };
-        let next_ping = now + jittered(FIRST_PING.min(core.shared.config.ping_interval), core.client.cid);
+        let next_ping =
+            now + jittered(FIRST_PING.min(operations.shared.config.ping_interval), operations.client.cid);
         let session = Session {
             stream: opened.stream,
             parser: opened.parser,
-            core,
+            operations,
             writing: Writing::default(),
             timer: Box::pin(tokio::time::sleep_until(next_ping.into())),
             next_ping,
@@ -166,21 +126,21 @@ impl Session {
             Err(reason) => reason,
             Ok(()) => std::future::poll_fn(|cx| self.poll(cx)).await,
         };
-        let shared = Arc::clone(&self.core.shared);
-        shared.unsubscribe_all(&self.core.client);
+        let shared = Arc::clone(&self.operations.shared);
+        shared.unsubscribe_all(&self.operations.client);
         let slow = matches!(reason, CloseReason::SlowConsumerDeadline | CloseReason::SlowConsumerPending);
         if !slow && !matches!(reason, CloseReason::ReadError | CloseReason::WriteError) {
             // Not part of the connection's own state: a future this size is only needed once, here.
             drop(Box::pin(tokio::time::timeout(FAREWELL, self.farewell(reason))).await);
         }
-        self.core.client.finish();
+        self.operations.client.finish();
         reason
     }
 
     /// Writes what is queued and the reason of the close.
     async fn farewell(&mut self, reason: CloseReason) -> std::io::Result<()> {
         let (chunks, tail) = {
-            let mut out = self.core.client.lock_out();
+            let mut out = self.operations.client.lock_out();
             out.closed = true;
             (std::mem::take(&mut out.chunks), std::mem::take(&mut out.tail))
         };
@@ -228,7 +188,7 @@ impl Session {
         }
         let drained = self.flush(cx)?;
         {
-            let mut out = self.core.client.lock_out();
+            let mut out = self.operations.client.lock_out();
             if let Some(reason) = out.closing {
                 return Err(reason);
             }
@@ -256,11 +216,11 @@ impl Session {
                         self.writing.progress += written;
                         // a peer that takes a sip now and then does not keep a queue for ever: within the deadline the
                         // largest message must go through, or all there is
-                        if self.writing.progress >= self.core.shared.config.max_payload {
+                        if self.writing.progress >= self.operations.shared.config.max_payload {
                             (self.writing.blocked_since, self.writing.progress) = (None, 0);
                         }
-                        let mut out = self.core.client.lock_out();
-                        self.core.client.written(&mut out, written);
+                        let mut out = self.operations.client.lock_out();
+                        self.operations.client.written(&mut out, written);
                     }
                     self.writing.blocked_since.get_or_insert_with(Instant::now);
                     return Ok(false);
@@ -277,10 +237,10 @@ impl Session {
         }
         writing.tail.clear();
         if writing.batch < BUSY {
-            writing.chunks = std::collections::VecDeque::new();
+            writing.chunks = VecDeque::new();
         }
-        let mut out = self.core.client.lock_out();
-        self.core.client.written(&mut out, std::mem::take(&mut writing.written));
+        let mut out = self.operations.client.lock_out();
+        self.operations.client.written(&mut out, std::mem::take(&mut writing.written));
         if let Some(reason) = out.closing
             && reason == CloseReason::SlowConsumerPending
         {
@@ -312,7 +272,7 @@ impl Session {
         if scratch.len() < READ_BUFFER {
             scratch = vec![0; READ_BUFFER];
         }
-        let most = if self.core.pacer.is_some() { PACED_READ } else { READ_BUFFER };
+        let most = if self.operations.pacer.is_some() { PACED_READ } else { READ_BUFFER };
         let mut buffer = ReadBuf::new(scratch.get_mut(..most).unwrap_or_default());
         let result = match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
             Poll::Pending => Ok(false),
@@ -327,30 +287,30 @@ impl Session {
     fn process(&mut self, bytes: &[u8]) -> Result<(), CloseReason> {
         let mut input = bytes;
         let result = loop {
-            if let Some(wait) = self.core.pacer.as_mut().and_then(|pacer| pacer.wait(Instant::now())) {
+            if let Some(wait) = self.operations.pacer.as_mut().and_then(|pacer| pacer.wait(Instant::now())) {
                 self.unread = input.to_vec();
                 self.stalled_until = Some(Instant::now() + wait);
                 break Ok(());
             }
             match self.parser.next(&mut input) {
                 Ok(Some(op)) => {
-                    if let Err(reason) = self.core.act(op) {
+                    if let Err(reason) = self.operations.act(op) {
                         break Err(reason);
                     }
                 }
                 Ok(None) => break Ok(()),
-                Err(error) => break Err(self.core.parse_failure(error)),
+                Err(error) => break Err(self.operations.parse_failure(error)),
             }
         };
-        let core = &mut self.core;
-        core.client.last_activity.store(clock::now_nanos(), Ordering::Relaxed);
-        if core.msgs > 0 {
-            core.client.received(core.msgs, core.bytes);
-            core.client.account.in_msgs.fetch_add(core.msgs, Ordering::Relaxed);
-            core.client.account.in_bytes.fetch_add(core.bytes, Ordering::Relaxed);
-            (core.msgs, core.bytes) = (0, 0);
+        let operations = &mut self.operations;
+        operations.client.last_activity.store(clock::now_nanos(), Ordering::Relaxed);
+        if operations.msgs > 0 {
+            operations.client.received(operations.msgs, operations.bytes);
+            operations.client.account.in_msgs.fetch_add(operations.msgs, Ordering::Relaxed);
+            operations.client.account.in_bytes.fetch_add(operations.bytes, Ordering::Relaxed);
+            (operations.msgs, operations.bytes) = (0, 0);
         }
-        if std::mem::take(&mut core.stalled) {
+        if std::mem::take(&mut operations.stalled) {
             let until = Instant::now() + STALL;
             self.stalled_until = Some(self.stalled_until.map_or(until, |paced| paced.max(until)));
         }
@@ -370,7 +330,7 @@ impl Session {
             if self.expires.is_some_and(|at| at <= now) {
                 return Err(CloseReason::AuthenticationExpired);
             }
-            let deadline = self.core.shared.config.write_deadline;
+            let deadline = self.operations.shared.config.write_deadline;
             if self.writing.blocked_since.is_some_and(|since| now >= since + deadline) {
                 return Err(CloseReason::SlowConsumerDeadline);
             }
@@ -388,26 +348,28 @@ impl Session {
     }
 
     fn next_deadline(&self) -> Instant {
-        let blocked = self.writing.blocked_since.map(|since| since + self.core.shared.config.write_deadline);
+        let blocked =
+            self.writing.blocked_since.map(|since| since + self.operations.shared.config.write_deadline);
         [self.expires, blocked, self.stalled_until].into_iter().flatten().fold(self.next_ping, Instant::min)
     }
 
     /// PING unless the client spoke within the interval; too many unanswered ones end the connection.
     fn ping(&mut self, now: Instant) -> Result<(), CloseReason> {
-        let core = &mut self.core;
-        let interval = core.shared.config.ping_interval;
-        self.next_ping = now + jittered(interval, core.client.cid ^ u64::from(core.pings_out));
-        let silent = clock::now_nanos().saturating_sub(core.client.last_activity.load(Ordering::Relaxed));
-        let known = core.client.rtt.load(Ordering::Relaxed) > 0;
-        if known && core.pings_out == 0 && Duration::from_nanos(silent.unsigned_abs()) < interval {
+        let operations = &mut self.operations;
+        let interval = operations.shared.config.ping_interval;
+        self.next_ping = now + jittered(interval, operations.client.cid ^ u64::from(operations.pings_out));
+        let silent =
+            clock::now_nanos().saturating_sub(operations.client.last_activity.load(Ordering::Relaxed));
+        let known = operations.client.rtt.load(Ordering::Relaxed) > 0;
+        if known && operations.pings_out == 0 && Duration::from_nanos(silent.unsigned_abs()) < interval {
             return Ok(());
         }
-        if core.pings_out >= core.shared.config.max_pings_out {
+        if operations.pings_out >= operations.shared.config.max_pings_out {
             return Err(CloseReason::StaleConnection);
         }
-        core.pings_out += 1;
-        core.ping_sent = Some(now);
-        core.client.send_control(b"PING\r\n");
+        operations.pings_out += 1;
+        operations.ping_sent = Some(now);
+        operations.client.send_control(b"PING\r\n");
         Ok(())
     }
 }
@@ -416,313 +378,6 @@ impl Session {
 fn jittered(base: Duration, seed: u64) -> Duration {
     let spread = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44;
     base + base.mul_f64(spread as f64 / f64::from(1u32 << 20) / 5.0)
-}
-
-impl Writing {
-    fn remaining(&self) -> bool {
-        self.flushing
-    }
-
-    /// Writes the batch; ready when all of it has left.
-    fn poll(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        loop {
-            let first = match self.chunks.front() {
-                Some(chunk) => chunk.bytes(),
-                None => self.tail.as_slice(),
-            };
-            let first = first.get(self.offset..).unwrap_or_default();
-            if first.is_empty() {
-                self.offset = 0;
-                if self.chunks.pop_front().is_some() {
-                    continue;
-                }
-                self.tail.clear();
-                std::task::ready!(Pin::new(stream).poll_flush(cx))?;
-                self.flushing = false;
-                return Poll::Ready(Ok(()));
-            }
-            let written = if self.chunks.is_empty() {
-                std::task::ready!(Pin::new(&mut *stream).poll_write(cx, first))?
-            } else {
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-                let others = self.chunks.iter().skip(1).map(Chunk::bytes).chain([self.tail.as_slice()]);
-                let mut count = 0;
-                for (slice, bytes) in slices.iter_mut().zip(std::iter::once(first).chain(others)) {
-                    *slice = IoSlice::new(bytes);
-                    count += 1;
-                }
-                let slices = slices.get(..count).unwrap_or_default();
-                std::task::ready!(Pin::new(&mut *stream).poll_write_vectored(cx, slices))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
-            }
-            self.written += written;
-            self.advance(written);
-        }
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        while let Some(chunk) = self.chunks.front() {
-            let left = chunk.bytes().len().saturating_sub(self.offset);
-            if written < left {
-                self.offset += written;
-                return;
-            }
-            written -= left;
-            self.offset = 0;
-            self.chunks.pop_front();
-        }
-        self.offset += written;
-    }
-}
-
-impl Core {
-    fn act(&mut self, op: Op<'_>) -> Result<(), CloseReason> {
-        match op {
-            Op::Pub { subject, reply, payload } => {
-                self.publish(Message { subject, reply, header_len: 0, body: payload });
-            }
-            Op::Hpub { subject, reply, header_len, message } => {
-                self.publish(Message { subject, reply, header_len, body: message });
-            }
-            Op::Sub { subject, queue, sid } => self.subscribe(subject, queue, sid),
-            Op::Unsub { sid, max } => self.unsubscribe(sid, max),
-            Op::Ping => self.greet(),
-            Op::Pong => {
-                self.pings_out = 0;
-                if let Some(sent) = self.ping_sent.take() {
-                    let nanos = u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                    self.client.rtt.store(nanos.max(1), Ordering::Relaxed);
-                }
-            }
-            Op::Ok | Op::Info => {}
-            Op::Err(_) => return Err(CloseReason::ClientClosed),
-            Op::Connect(json) => self.reconnect(json)?,
-        }
-        Ok(())
-    }
-
-    fn parse_failure(&self, error: ParseError) -> CloseReason {
-        if let Some(suppressed) = self.shared.may_log("protocol", &self.client) {
-            tracing::info!(
-                reason = "protocol", cid = self.client.cid, user = ?self.client.user, detail = %error,
-                remote = self.client.remote.map(tracing::field::display), suppressed, "connection closed",
-            );
-        }
-        parse_failure(error)
-    }
-
-    /// A second CONNECT may change how the connection talks, never who it is.
-    fn reconnect(&mut self, json: &[u8]) -> Result<(), CloseReason> {
-        let Ok(options) = ConnectOptions::parse(json) else { return Err(CloseReason::ProtocolViolation) };
-        if options.has_credentials() || !options.account.is_empty() || options.new_account {
-            self.shared.log_denial(
-                self.client.remote,
-                "nonce_reused",
-                "a second CONNECT with credentials on one connection",
-                &self.client.name,
-            );
-            return Err(CloseReason::AuthenticationFailure);
-        }
-        if options.no_responders && !options.headers {
-            return Err(CloseReason::NoRespondersRequiresHeaders);
-        }
-        self.verbose = options.verbose;
-        self.pedantic = options.pedantic;
-        self.no_responders = options.no_responders;
-        self.client.echo.store(options.echo, Ordering::Relaxed);
-        self.client.headers.store(options.headers, Ordering::Relaxed);
-        self.ok();
-        Ok(())
-    }
-
-    /// PONG; the first one is followed by what the connection has become.
-    fn greet(&mut self) {
-        self.client.send_control(b"PONG\r\n");
-        if !self.greeted && self.client.protocol >= 1 {
-            let info = self.shared.connected_info(&self.client);
-            self.client.send_control(&info);
-        }
-        self.greeted = true;
-    }
-
-    fn ok(&self) {
-        if self.verbose {
-            self.client.send_control(b"+OK\r\n");
-        }
-    }
-
-    fn error(&self, text: &str) {
-        self.client.send_control(&error_line(text));
-    }
-
-    /// Refuses an operation of a connection that stays.
-    fn violation(&self, text: &str) {
-        self.refuse("permission_missing", text);
-    }
-
-    fn refuse(&self, reason: &'static str, text: &str) {
-        self.shared.log_violation(&self.client, reason, text);
-        self.error(text);
-    }
-
-    fn publish(&mut self, message: Message<'_>) {
-        self.msgs += 1;
-        self.bytes += message.body.len() as u64;
-        if let Some(pacer) = &mut self.pacer
-            && let Err(refused) = pacer.count(message.subject, message.body.len(), Instant::now())
-        {
-            let why = match refused {
-                Refused::TooOften => "too often",
-                Refused::TooLarge => "too large",
-            };
-            // Worded like a refused permission: clients stay connected at those.
-            let subject = quoted(message.subject);
-            self.refuse("limit", &format!("Permissions Violation for Publish to {subject}, {why}"));
-            return;
-        }
-        if is_reserved_reply(message.reply) {
-            self.violation(&format!(
-                "Permissions Violation for Publish with Reply of {}",
-                quoted(message.reply)
-            ));
-            return;
-        }
-        let route = self.route(message.subject);
-        let system = matches!(message.subject.first(), Some(b'_' | b'$'));
-        if !route.allowed || (system && self.shared.is_reserved_subject(message.subject, &self.client)) {
-            self.violation(&format!("Permissions Violation for Publish to {}", quoted(message.subject)));
-            return;
-        }
-        if self.pedantic && !subject::valid_literal(message.subject) {
-            self.error("Invalid Publish Subject");
-        }
-        let outcome =
-            if system { self.publish_system(message, &route) } else { self.deliver(message, &route) };
-        let Some(outcome) = outcome else {
-            self.violation(&format!("Permissions Violation for Publish to {}", quoted(message.subject)));
-            return;
-        };
-        self.stalled |= outcome.stalled;
-        if outcome.delivered == 0 && self.no_responders && !message.reply.is_empty() {
-            self.shared.no_responders(message.subject, message.reply, &self.client);
-        }
-        self.ok();
-    }
-
-    fn deliver(&mut self, message: Message<'_>, route: &Route) -> Option<Outcome> {
-        Some(self.shared.route(route, message, &self.client, &mut self.scratch))
-    }
-
-    /// Subjects with a meaning of their own. `None`: refused.
-    fn publish_system(&mut self, message: Message<'_>, route: &Route) -> Option<Outcome> {
-        if message.subject.starts_with(ANSWER_PREFIX) {
-            return self.shared.answer(
-                self.client.account.index,
-                message,
-                &self.client,
-                &mut self.scratch,
-                0,
-            );
-        }
-        if message.subject == b"$SYS.REQ.USER.INFO" && !message.reply.is_empty() {
-            return Some(self.shared.answer_user_info(message, &self.client, &mut self.scratch));
-        }
-        self.deliver(message, route)
-    }
-
-    /// The route of a subject, from the last message, the cache, or the tables.
-    fn route(&mut self, subject: &[u8]) -> Arc<Route> {
-        let account = &self.client.account;
-        if let Some(route) = &self.last
-            && route.subject.as_ref() == subject
-            && route.is_current(account)
-        {
-            return Arc::clone(route);
-        }
-        let route = match self.routes.get(subject) {
-            Some(route) if route.is_current(account) => Arc::clone(route),
-            _ => {
-                let route = Arc::new(Route::new(&self.client, subject));
-                if self.routes.len() >= CACHED_ROUTES {
-                    self.routes.clear();
-                }
-                self.routes.insert(subject.into(), Arc::clone(&route));
-                route
-            }
-        };
-        self.last = Some(Arc::clone(&route));
-        route
-    }
-
-    fn subscribe(&mut self, subject: &[u8], queue: &[u8], sid: &[u8]) {
-        let config = &self.shared.config;
-        if !subject::valid_pattern(subject) || subject.len() > config.max_subject {
-            self.error("Invalid Subject");
-            return;
-        }
-        if subject.split(|b| *b == b'.').count() > config.max_subject_tokens {
-            self.violation(&format!(
-                "Permissions Violation for Subscription to {}, too many tokens",
-                quoted(subject)
-            ));
-            return;
-        }
-        let decision = self.client.permissions.may_subscribe(subject, queue);
-        if decision == SubscribeDecision::Denied {
-            let text = format!("Permissions Violation for Subscription to {}", quoted(subject));
-            if queue.is_empty() {
-                self.violation(&text);
-            } else {
-                self.violation(&format!("{text} using queue {}", quoted(queue)));
-            }
-            return;
-        }
-        let sid = Sid::new(sid);
-        {
-            let subs = self.client.lock_subs();
-            if subs.contains_key(&sid) {
-                drop(subs);
-                self.ok();
-                return;
-            }
-            if self.max_subscriptions > 0 && subs.len() >= self.max_subscriptions {
-                drop(subs);
-                self.error("maximum subscriptions exceeded");
-                return;
-            }
-        }
-        let sub = Sub {
-            client: Arc::clone(&self.client),
-            sid,
-            subject: subject.into(),
-            queue: queue.into(),
-            filtered: decision == SubscribeDecision::Filtered,
-            max: 0.into(),
-            delivered: 0.into(),
-            slot: 0.into(),
-            shadow: None,
-            local: None,
-        };
-        self.shared.subscribe(&self.client, sub);
-        self.ok();
-    }
-
-    fn unsubscribe(&mut self, sid: &[u8], max: u64) {
-        let sid = Sid::new(sid);
-        let stays = max > 0 && {
-            let subs = self.client.lock_subs();
-            subs.get(&sid).is_some_and(|held| {
-                held.sub.max.store(max, Ordering::Relaxed);
-                held.sub.delivered.load(Ordering::Relaxed) < max
-            })
-        };
-        if !stays {
-            self.shared.unsubscribe(&self.client, &sid);
-        }
-        self.ok();
-    }
 }
 
 /// How a connection ends whose bytes make no sense.
