@@ -9,11 +9,10 @@ mod machine;
 use core::fmt::{self, Write as _};
 
 use choria_conformance::{Source, Space, run};
+use device_qemu::{File, Mode};
 use ed25519_compact as _;
 use sha2 as _;
 use static_cell::ConstStaticCell;
-
-use crate::machine::File;
 
 struct Cases(File);
 
@@ -57,21 +56,22 @@ impl fmt::Write for Outcomes {
 fn main() -> ! {
     // const: made at build time, or it would be made on the stack first
     static SPACE: ConstStaticCell<Space> = ConstStaticCell::new(Space::new());
-    let (Some(cases), Some(file)) = (File::open(c"cases"), File::create(c"outcomes")) else {
-        machine::exit(false)
+    let (Some(cases), Some(file)) = (File::open(c"cases", Mode::Read), File::open(c"outcomes", Mode::Write))
+    else {
+        device_qemu::exit(false)
     };
     let mut outcomes = Outcomes { file, waiting: [0; 512], length: 0 };
     let ran = run(SPACE.take(), &mut Cases(cases), &mut outcomes);
-    let stack = machine::stack_high_water();
+    let stack = device_qemu::stack_high_water();
     let said = match ran {
         Ok(count) => writeln!(outcomes, "{count} cases, stack {stack}"),
         Err(fault) => writeln!(outcomes, "ended early: {fault:?}"),
     };
     let whole = said.and_then(|()| outcomes.flush()).is_ok() && outcomes.file.close();
-    machine::exit(ran.is_ok() && whole)
+    device_qemu::exit(ran.is_ok() && whole)
 }
 
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
-    machine::exit(false)
+    device_qemu::exit(false)
 }

@@ -4,9 +4,10 @@ use core::fmt::{self, Write as _};
 
 use agent_core::rpc::ReplyWriter;
 use agent_embedded::board::{Board, NoEntropy};
+use device_qemu::{File, Mode};
 use embassy_time::Instant;
 
-use crate::machine::{self, Mode};
+use crate::machine;
 
 /// The LM3S6965 in QEMU.
 #[derive(Debug)]
@@ -18,8 +19,7 @@ pub struct Lm3s {
 impl Lm3s {
     /// A file `clock.none` in the folder that QEMU was started in makes it a board without a clock.
     pub fn new() -> Lm3s {
-        let none = machine::open(c"clock.none", Mode::Read);
-        Lm3s { clock: none.map(machine::close).is_none() }
+        Lm3s { clock: !device_qemu::exists(c"clock.none") }
     }
 
     /// Says something before there is a board, or after it.
@@ -32,7 +32,7 @@ impl Lm3s {
             end.iter_mut().zip(*b"\n\0").for_each(|(to, from)| *to = from);
         }
         if let Ok(text) = core::ffi::CStr::from_bytes_until_nul(&text.bytes) {
-            machine::print(text);
+            device_qemu::print(text);
         }
     }
 }
@@ -40,21 +40,21 @@ impl Lm3s {
 impl Board for Lm3s {
     fn random(&self, buffer: &mut [u8]) -> Result<(), NoEntropy> {
         // A file `entropy.none` in the folder that QEMU was started in is a source that has failed.
-        if machine::open(c"entropy.none", Mode::Read).map(machine::close).is_some() {
+        if device_qemu::exists(c"entropy.none") {
             return Err(NoEntropy);
         }
-        let file = machine::open(c"/dev/urandom", Mode::Read).ok_or(NoEntropy)?;
-        let length = machine::read_file(file, buffer);
-        machine::close(file);
+        let file = File::open(c"/dev/urandom", Mode::Read).ok_or(NoEntropy)?;
+        let length = file.read(buffer);
+        file.close();
         if length == buffer.len() { Ok(()) } else { Err(NoEntropy) }
     }
 
     fn wall_nanos(&self) -> Option<i64> {
-        self.clock.then(|| machine::host_seconds().saturating_mul(1_000_000_000))
+        self.clock.then(|| device_qemu::host_seconds().saturating_mul(1_000_000_000))
     }
 
     fn reset(&self) -> ! {
-        self.say(format_args!("stack {} bytes at most", machine::stack_high_water()));
+        self.say(format_args!("stack {} bytes at most", device_qemu::stack_high_water()));
         machine::reset()
     }
 
@@ -68,7 +68,7 @@ impl Board for Lm3s {
         out.uint("flash_kib", 256);
         out.uint("ram_kib", 64);
         out.uint("uptime", Instant::now().as_secs());
-        out.uint("stack_high_water", machine::stack_high_water() as u64);
+        out.uint("stack_high_water", device_qemu::stack_high_water() as u64);
     }
 }
 

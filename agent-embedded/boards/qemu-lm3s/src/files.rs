@@ -3,8 +3,7 @@
 use core::ffi::CStr;
 
 use agent_embedded::board::{Key, Store, StoreFailed};
-
-use crate::machine::{self, Mode};
+use device_qemu::{File, Mode};
 
 /// In the folder that QEMU was started in.
 #[derive(Debug)]
@@ -17,9 +16,9 @@ impl Files {
     /// A file `store.cut` holds the number of the step at which the power fails.
     pub fn open() -> Files {
         let mut left = [0_u8];
-        let found = machine::open(c"store.cut", Mode::Read).is_some_and(|file| {
-            let read = machine::read_file(file, &mut left) == 1;
-            machine::close(file);
+        let found = File::open(c"store.cut", Mode::Read).is_some_and(|file| {
+            let read = file.read(&mut left) == 1;
+            file.close();
             read
         });
         Files { left: found.then_some(left[0]) }
@@ -27,7 +26,7 @@ impl Files {
 
     fn step(&mut self) {
         match &mut self.left {
-            Some(0) => machine::exit(false),
+            Some(0) => device_qemu::exit(false),
             Some(left) => *left -= 1,
             None => {}
         }
@@ -46,10 +45,10 @@ const fn name(key: Key) -> &'static CStr {
 
 impl Store for Files {
     async fn get<'b>(&mut self, key: Key, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>, StoreFailed> {
-        let Some(file) = machine::open(name(key), Mode::Read) else { return Ok(None) };
-        let length = machine::read_file(file, buffer);
-        let more = machine::read_file(file, &mut [0]) > 0;
-        machine::close(file);
+        let Some(file) = File::open(name(key), Mode::Read) else { return Ok(None) };
+        let length = file.read(buffer);
+        let more = file.read(&mut [0]) > 0;
+        file.close();
         if more {
             return Err(StoreFailed::TooLarge);
         }
@@ -59,11 +58,11 @@ impl Store for Files {
     async fn set(&mut self, key: Key, value: &[u8]) -> Result<(), StoreFailed> {
         let fresh = c"store.fresh";
         self.step();
-        let file = machine::open(fresh, Mode::Write).ok_or(StoreFailed::Write)?;
-        let written = machine::write_file(file, value);
-        let complete = machine::close(file) && written;
+        let file = File::open(fresh, Mode::Write).ok_or(StoreFailed::Write)?;
+        let written = file.write(value);
+        let complete = file.close() && written;
         self.step();
-        if complete && machine::rename(fresh, name(key)) {
+        if complete && device_qemu::rename(fresh, name(key)) {
             self.step();
             Ok(())
         } else {
@@ -72,9 +71,10 @@ impl Store for Files {
     }
 
     async fn erase(&mut self, key: Key) -> Result<(), StoreFailed> {
-        let Some(file) = machine::open(name(key), Mode::Read) else { return Ok(()) };
-        machine::close(file);
+        if !device_qemu::exists(name(key)) {
+            return Ok(());
+        }
         self.step();
-        if machine::remove(name(key)) { Ok(()) } else { Err(StoreFailed::Write) }
+        if device_qemu::remove(name(key)) { Ok(()) } else { Err(StoreFailed::Write) }
     }
 }

@@ -8,7 +8,6 @@ mod board;
 mod files;
 mod machine;
 mod nic;
-mod time;
 
 use agent_core::baked::Baked;
 use agent_embedded::board::Board as _;
@@ -21,6 +20,8 @@ use crate::board::Lm3s;
 use crate::files::Files;
 use crate::nic::Nic;
 
+/// The processor's clock at reset, kHz.
+const FREQUENCY_KHZ: u32 = 12_500;
 /// For addresses, for one connection, and for names.
 const SOCKETS: usize = if cfg!(feature = "dns") { 3 } else { 2 };
 
@@ -55,14 +56,14 @@ fn baked() -> &'static Baked<'static> {
         Ok(baked) => BAKED.init(baked),
         Err(error) => {
             Lm3s::print(format_args!("not starting: {}", error.message()));
-            machine::exit(false)
+            device_qemu::exit(false)
         }
     }
 }
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    machine::run(start())
+    device_qemu::run(start())
 }
 
 /// Network and agent as tasks. Not a part of `main`, whose stack is never given back.
@@ -71,11 +72,11 @@ fn start() -> &'static raw::Executor {
     static EXECUTOR: StaticCell<raw::Executor> = StaticCell::new();
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
     if let Some(peripherals) = cortex_m::Peripherals::take() {
-        time::start(peripherals.SYST);
+        device_qemu::start_clock(peripherals.SYST, FREQUENCY_KHZ);
     }
     let mut seed = [0_u8; 8];
     if Lm3s::new().random(&mut seed).is_err() {
-        machine::exit(false);
+        device_qemu::exit(false);
     }
     let (stack, runner) = embassy_net::new(
         Nic::start(),
@@ -90,7 +91,7 @@ fn start() -> &'static raw::Executor {
             spawner.spawn(network);
             spawner.spawn(agent);
         }
-        _ => machine::exit(false),
+        _ => device_qemu::exit(false),
     }
     executor
 }
@@ -98,12 +99,12 @@ fn start() -> &'static raw::Executor {
 /// The end of a test; a real board would remember the place and start anew.
 fn fault(pc: u32) -> ! {
     Lm3s::print(format_args!("fault at {pc:08x}"));
-    machine::exit(false)
+    device_qemu::exit(false)
 }
 
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
     // What it says would cost 10 KiB of flash.
     Lm3s::print(format_args!("panic"));
-    machine::exit(false)
+    device_qemu::exit(false)
 }

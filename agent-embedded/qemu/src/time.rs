@@ -9,9 +9,6 @@ use critical_section::Mutex;
 use embassy_time_driver::{Driver, time_driver_impl};
 use embassy_time_queue_utils::Queue;
 
-/// The clock at reset is 12.5 MHz.
-const TICKS_PER_MS: u32 = 12_500;
-
 struct Milliseconds {
     now: Mutex<Cell<u64>>,
     queue: Mutex<RefCell<Queue>>,
@@ -43,10 +40,10 @@ fn SysTick() {
     });
 }
 
-/// Starts the clock.
-pub fn start(mut syst: SYST) {
+/// Starts the clock; `frequency` is the processor's, in kHz.
+pub fn start(mut syst: SYST, frequency: u32) {
     syst.set_clock_source(SystClkSource::Core);
-    syst.set_reload(TICKS_PER_MS - 1);
+    syst.set_reload(frequency.saturating_sub(1));
     syst.clear_current();
     syst.enable_counter();
     syst.enable_interrupt();
