@@ -254,6 +254,17 @@ fn t_009_t_010_t_012_t_015_t_016_t_018_t_020_t_021_t_022_tokens_made_to_be_misre
     }
     assert_eq!(with(&format!("\"nbf\":{}", NOW + 1)), Err("token_early"));
     assert_eq!(with(&format!("\"nbf\":{NOW}")), Ok(()));
+    let heard = |ahead: i64| {
+        let claims = format!(
+            r#"{{"callerid":"up=a","purpose":"choria_client_id","nbf":{},"exp":{}}}"#,
+            NOW + ahead,
+            NOW + ahead + 60
+        );
+        let text = sign_token(header, claims.as_bytes(), &org);
+        verify(&verifier.with_heard_time(), "client", &text, NOW).map_err(|r| r.reason())
+    };
+    assert_eq!((heard(5), heard(6)), (Ok(()), Err("token_early")), "a clock that is set now and then");
+    assert_eq!(heard(-60), Err("token_expired"), "and no later than it says");
     for bad in ["", "00", "zz", &"0".repeat(62), &"0".repeat(66), &"0".repeat(63), &"0".repeat(128)] {
         let expected = if bad.is_empty() { Ok(()) } else { Err("claim_invalid") };
         assert_eq!(with(&format!("\"public_key\":\"{bad}\"")), expected, "{bad}");

@@ -30,7 +30,11 @@ impl<B: Board> Gate for DeviceGate<'_, B> {
         // Without a clock it is as late as it certainly was; the machine then serves nothing that matters.
         let seconds = now.map_or(self.clock.floor(), |nanos| nanos.div_euclid(1_000_000_000));
         let verifier = Verifier::new(Trust::Issuers(self.issuers));
-        let verifier = if now.is_some() { verifier } else { verifier.without_clock() };
+        let verifier = match now {
+            None => verifier.without_clock(),
+            Some(_) if self.board.wall_nanos().is_none() => verifier.with_heard_time(),
+            Some(_) => verifier,
+        };
         let accepted = if self.member {
             let delegated_caller = DelegatedCaller::Match;
             let policy = Policy { verifier, delegated_caller, proven: Some(self.proven) };

@@ -126,3 +126,21 @@ async fn t_302_a_device_that_nobody_tells_the_time() -> Result<()> {
     );
     Ok(())
 }
+
+/// A crystal loses seconds between two answers: who has just logged in is served all the same, and nobody from the future.
+#[tokio::test]
+async fn a_clock_that_is_a_little_behind_serves_tokens_of_this_moment() -> Result<()> {
+    let server = TimeServer::new()?;
+    server.is_wrong_by(-3);
+    let built = unix_nanos() / 1_000_000_000 - DAY;
+    let mut range = clockless(&server, built).await?;
+    let stage = Arc::clone(&range.stage);
+    let fresh = stage.caller("up=fresh")?;
+    let answer = range.answer(&Shot::calling(&fresh, "rpcutil", "daemon_stats", &json!({}))?).await?;
+    ensure!(answer.is_some_and(|reply| reply.statuscode.is_ok()), "{}", range.device.console());
+
+    let now = unix_nanos() / 1_000_000_000;
+    let claims = json!({"nbf": now + 60, "exp": now + 600, "permissions": {"fleet_management": true}});
+    let early = stage.caller_with("up=early", claims)?;
+    range.drops(&Shot::of(&early, |_| {})?, "token_early").await
+}

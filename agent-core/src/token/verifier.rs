@@ -28,9 +28,12 @@ pub enum Trust<'k> {
 #[derive(Debug, Clone, Copy)]
 pub struct Verifier<'k> {
     trust: Trust<'k>,
-    /// Nobody knows how late it is: `now` is only the earliest that it can be.
-    clockless: bool,
+    /// Seconds that `now` may lie behind the time.
+    behind: i64,
 }
+
+/// Seconds that a time may be behind that a time server said a day ago: 50 ppm of a crystal, and the way of the answer.
+const HEARD: i64 = 5;
 
 /// A token whose signature, chain and times were found good. Its text lies in the scratch lent for verification.
 #[derive(Debug, Clone, Copy)]
@@ -113,14 +116,20 @@ impl<'s, T> Unverified<'s, T> {
 
 impl<'k> Verifier<'k> {
     pub fn new(trust: Trust<'k>) -> Verifier<'k> {
-        Verifier { trust, clockless: false }
+        Verifier { trust, behind: 0 }
     }
 
     /// For a node that does not know the time: `now` is the earliest that it can be, so that a token may be over and cannot
     /// be early.
     #[must_use]
     pub fn without_clock(self) -> Verifier<'k> {
-        Verifier { clockless: true, ..self }
+        Verifier { behind: i64::MAX, ..self }
+    }
+
+    /// For a node whose clock is set by a time server now and then: a token that was issued a moment ago is not early there.
+    #[must_use]
+    pub fn with_heard_time(self) -> Verifier<'k> {
+        Verifier { behind: HEARD, ..self }
     }
 
     /// Verifies a client token at `now`, Unix seconds. `scratch` must hold the claims without their policy; 2 KiB do for
@@ -213,7 +222,7 @@ impl<'k> Verifier<'k> {
             }
             Ok(())
         })?;
-        check_times(&claims, kind, now, self.clockless)?;
+        check_times(&claims, kind, now, self.behind)?;
         Ok((claims, chain.map(|chain| chain.issuer), anchor))
     }
 
@@ -274,12 +283,12 @@ fn check_signatures(
     if ed25519::verify(signer, &[compact.signed], signature) { Ok(()) } else { Err(Reject::SignatureBad) }
 }
 
-/// No leeway; the issuer's expiry counts for tokens it issued (`docs/spec/01 §6.7` steps 4 and 6).
-fn check_times(claims: &Claims<'_>, kind: Kind, now: i64, clockless: bool) -> Result<(), Reject> {
+/// No leeway but for a clock that may be `behind`; the issuer's expiry counts for tokens it issued (`docs/spec/01 §6.7` steps 4 and 6).
+fn check_times(claims: &Claims<'_>, kind: Kind, now: i64, behind: i64) -> Result<(), Reject> {
     if claims.date(Claim::Expiry)?.is_some_and(|expiry| expiry <= now) {
         return Err(Reject::Expired);
     }
-    if claims.date(Claim::NotBefore)?.is_some_and(|start| start > now && !clockless) {
+    if claims.date(Claim::NotBefore)?.is_some_and(|start| start > now.saturating_add(behind)) {
         return Err(Reject::Early);
     }
     if claims.some_text(Claim::Tcs)?.is_none() {
