@@ -45,7 +45,10 @@ pub async fn run<B: Board, S: Store, A: Agents>(
     match life(board, store, own, image, stack, space).await {
         Ok(After::Restart { delay_ms }) => {
             board.say(format_args!("restarting in {delay_ms} ms"));
-            Timer::after(Duration::from_millis(delay_ms.into())).await;
+            let due = Instant::now() + Duration::from_millis(delay_ms.into());
+            while Instant::now() < due {
+                feeding(board, due).await;
+            }
             board.reset()
         }
         // Nothing of it goes on until somebody takes the power away and gives it back.
@@ -61,9 +64,14 @@ pub async fn run<B: Board, S: Store, A: Agents>(
 async fn rest<B: Board>(board: &B, what: &str) -> ! {
     board.say(format_args!("{what}"));
     loop {
-        board.feed_watchdog();
-        Timer::after(Duration::from_secs(1)).await;
+        feeding(board, Instant::MAX).await;
     }
+}
+
+/// Waits until `due`, a second at most.
+async fn feeding<B: Board>(board: &B, due: Instant) {
+    board.feed_watchdog();
+    Timer::at(due.min(Instant::now() + Duration::from_secs(1))).await;
 }
 
 async fn life<B: Board, S: Store, A: Agents>(

@@ -28,6 +28,17 @@ pub fn network<D: Driver>(driver: D, name: &str, seed: u64) -> (Stack<'static>, 
     embassy_net::new(driver, Config::dhcpv4(dhcp), SOCKETS.init_with(StackResources::new), seed)
 }
 
+/// Says what ended the last run, and rests when too many have ended so. Before the board touches its network: a device that
+/// falls over again and again sends nothing meanwhile (docs/spec/08 §7.7).
+pub async fn recover<B: Board>(board: &B, mishap: Option<Mishap>) {
+    let Some(mishap) = mishap else { return };
+    board.say(format_args!("the last run ended: {} ({} in a row)", mishap.cause, mishap.in_a_row));
+    if mishap.is_too_many() {
+        board.say(format_args!("resting {} s", REST.as_secs()));
+        fed(board, Timer::after(REST)).await;
+    }
+}
+
 /// Runs the agent for ever. `name` is for a device whose image has none. The watchdog is fed from here on, and only by what
 /// makes progress. Once.
 pub async fn start<B: Board, S: Store, A: Agents>(
@@ -36,17 +47,9 @@ pub async fn start<B: Board, S: Store, A: Agents>(
     own: &mut A,
     stack: Stack<'static>,
     name: &str,
-    mishap: Option<Mishap>,
 ) -> ! {
     // const: made at build time, or it would be made on the stack first
     static SPACE: ConstStaticCell<Space> = ConstStaticCell::new(Space::new());
-    if let Some(mishap) = mishap {
-        board.say(format_args!("the last run ended: {} ({} in a row)", mishap.cause, mishap.in_a_row));
-        if mishap.is_too_many() {
-            board.say(format_args!("resting {} s", REST.as_secs()));
-            fed(board, Timer::after(REST)).await;
-        }
-    }
     let baked = match Baked::parse(machine::baked()) {
         Ok(baked) => baked,
         Err(error) => {

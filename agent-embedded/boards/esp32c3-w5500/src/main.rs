@@ -9,7 +9,7 @@ use core::cell::RefCell;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, Cause, DeviceLog, hardware_address, mishap, name, network, remember, start};
+use device_firmware::{Blink, Cause, DeviceLog, hardware_address, mishap, name, network, recover, remember, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_net_wiznet::chip::W5500;
@@ -80,7 +80,7 @@ async fn main(spawner: Spawner) {
         watchdog: RefCell::new(watchdog),
         noise: TrngSource::new(p.RNG, p.ADC1),
     };
-    let mishap = mishap(bitten());
+    recover(&board, mishap(bitten())).await;
     let chip = base_mac_address();
     let name = name(env!("CARGO_PKG_NAME"), chip.as_bytes());
 
@@ -117,7 +117,7 @@ async fn main(spawner: Spawner) {
     };
     let light = Output::new(p.GPIO8, Level::Low, OutputConfig::default());
     let mut own = Mine { blink: Blink::new(light), log: DeviceLog };
-    start(&board, &mut store, &mut own, stack, &name, mishap).await
+    start(&board, &mut store, &mut own, stack, &name).await
 }
 
 /// A record, and a new start. Exceptions of the processor end here, too.

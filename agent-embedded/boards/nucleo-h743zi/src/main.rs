@@ -10,7 +10,7 @@ use core::cell::RefCell;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, start};
+use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, recover, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, Sma};
@@ -81,7 +81,7 @@ async fn main(spawner: Spawner) {
         watchdog: RefCell::new(watchdog),
         random: RefCell::new(Rng::new(p.RNG, Interrupts)),
     };
-    let mishap = mishap(bitten);
+    recover(&board, mishap(bitten)).await;
     let chip = embassy_stm32::uid::uid();
     let name = name(env!("CARGO_PKG_NAME"), &chip);
 
@@ -116,5 +116,5 @@ async fn main(spawner: Spawner) {
         board.reset()
     };
     let mut own = Mine { blink: Blink::new(Output::new(p.PB0, Level::Low, Speed::Low)), log: DeviceLog };
-    start(&board, &mut store, &mut own, stack, &name, mishap).await
+    start(&board, &mut store, &mut own, stack, &name).await
 }
