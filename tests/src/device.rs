@@ -1,4 +1,4 @@
-//! Microcontrollers of a test: QEMU runs the firmware of `agent-embedded/boards/qemu-lm3s`, personalised for each device.
+//! Microcontrollers of a test: QEMU runs the firmware of one of `agent-embedded/boards/qemu-*`, personalised for each device.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -62,10 +62,12 @@ pub struct Device {
     running: Option<Running>,
     /// Starts so far; each has a console of its own.
     starts: u32,
-    /// Its time is that of its instructions, 16 ns each.
-    counted: bool,
+    /// Where its time is that of its instructions: how QEMU counts them.
+    counted: Option<&'static str>,
     /// What QEMU is told about its network.
     network: Vec<String>,
+    /// QEMU's name of the board.
+    machine: &'static str,
 }
 
 impl Device {
@@ -78,9 +80,30 @@ impl Device {
     pub fn with(folder: &Path, personality: &Personality, more: &[&str]) -> Result<Device> {
         let (code, said) = personality.personalise(folder, &[&["--force"], more].concat())?;
         ensure!(code == 0, "xtask image: {code}: {said}");
-        let image = format!("{}.elf", personality.identity);
-        let network = ["-nic", "user"].map(str::to_owned).to_vec();
-        Ok(Device { folder: folder.to_path_buf(), image, running: None, starts: 0, counted: false, network })
+        Ok(Device::of(folder, format!("{}.elf", personality.identity)))
+    }
+
+    /// One whose firmware nobody has personalised.
+    pub fn unpersonalised(folder: &Path, board: &str) -> Result<Device> {
+        std::fs::copy(firmware_of(board)?, folder.join(board))?;
+        Ok(Device::of(folder, board.to_owned()))
+    }
+
+    fn of(folder: &Path, image: String) -> Device {
+        Device {
+            folder: folder.to_path_buf(),
+            image,
+            running: None,
+            starts: 0,
+            counted: None,
+            network: ["-nic", "user"].map(str::to_owned).to_vec(),
+            machine: "lm3s6965evb",
+        }
+    }
+
+    /// From its next start on it is this board of QEMU's.
+    pub fn machine(&mut self, machine: &'static str) {
+        self.machine = machine;
     }
 
     /// Damages what it was given.
@@ -99,11 +122,11 @@ impl Device {
     pub fn start(&mut self) -> Result<()> {
         self.starts += 1;
         let mut command = Command::new("qemu-system-arm");
-        command.args(["-M", "lm3s6965evb", "-nographic", "-monitor", "none", "-serial", "null"]);
+        command.args(["-M", self.machine, "-nographic", "-monitor", "none", "-serial", "null"]);
         command.args(["-semihosting-config", "enable=on,target=native", "-kernel", &self.image]);
         command.args(&self.network);
-        if self.counted {
-            command.args(["-icount", "shift=4"]);
+        if let Some(how) = self.counted {
+            command.args(["-icount", how]);
         }
         let running = Running::start(command.current_dir(&self.folder), &self.console_file()).context(
             "qemu-system-arm: install it with `apt-get install --no-install-recommends qemu-system-arm`",
@@ -165,8 +188,14 @@ impl Device {
 
     /// From its next start on 16 ns of its time are one instruction.
     pub fn counts_instructions(&mut self) -> Result<()> {
-        self.counted = true;
+        self.counted = Some("shift=4");
         Ok(())
+    }
+
+    /// From its next start on 128 ns of its time are one instruction, and what it waits for is there at once. Not for a device
+    /// that talks to anybody, whose time is another.
+    pub fn waits_for_nothing(&mut self) {
+        self.counted = Some("shift=7,sleep=off");
     }
 
     /// From its next start on it is on this network: arguments of QEMU.

@@ -61,6 +61,11 @@ impl Range {
         self.device.cut()?;
         while self.connection.message(Duration::ZERO).await?.is_some() {}
         self.device.start()?;
+        self.starts().await
+    }
+
+    /// Waits until it says that it has started, which it says once it listens.
+    pub async fn starts(&mut self) -> Result<()> {
         loop {
             let message = self.connection.message(PATIENCE).await?;
             let message =

@@ -15,7 +15,7 @@ use crate::image::elf;
 use crate::{boards, sizes, step};
 
 /// Boards whose storage, clock and console are a debugger's: those of the tests.
-const DEBUGGED: [&str; 2] = ["qemu-lm3s", "qemu-lm3s-names"];
+const DEBUGGED: [&str; 3] = ["qemu-lm3s", "qemu-lm3s-names", "qemu-mps2"];
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

@@ -191,9 +191,15 @@ mod tests {
     #[test]
     fn every_board_says_what_its_linker_script_says() {
         let boards = all().unwrap();
-        for name in
-            ["esp32c3-w5500", "nucleo-h743zi", "qemu-lm3s", "qemu-lm3s-names", "rp2040-w5500", "rp2350-w5500"]
-        {
+        for name in [
+            "esp32c3-w5500",
+            "nucleo-h743zi",
+            "qemu-lm3s",
+            "qemu-lm3s-names",
+            "qemu-mps2",
+            "rp2040-w5500",
+            "rp2350-w5500",
+        ] {
             assert!(boards.iter().any(|board| board.name == name), "{name} is gone");
         }
         assert!(named("rp2040-w5501").unwrap_err().to_string().contains("rp2040-w5500"));

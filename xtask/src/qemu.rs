@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The firmware for QEMU and the image with the cases' code, where the tests look for them.
 pub(crate) fn build() -> Result<()> {
-    for board in ["qemu-lm3s", "qemu-lm3s-names"] {
+    for board in ["qemu-lm3s", "qemu-lm3s-names", "qemu-mps2"] {
         sizes::board_image(&boards::named(board)?)?;
     }
     sizes::device_image("conformance", "agent-core-conformance").map(drop)
@@ -42,7 +42,7 @@ pub(crate) fn build() -> Result<()> {
 /// Format, lints and tests of the device crates on this machine: they are no members of the workspace.
 pub(crate) fn check() -> Result<()> {
     let folder = step::root().join("agent-embedded");
-    let mut images = vec![folder.join("conformance")];
+    let mut images = vec![folder.join("conformance"), folder.join("qemu")];
     images.extend(boards::all()?.iter().map(boards::Board::folder));
     for image in images {
         let mut format = step::cargo(&["fmt", "--check"]);
