@@ -9,7 +9,9 @@ use core::cell::RefCell;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, Cause, DeviceLog, hardware_address, mishap, name, network, recover, remember, start};
+use device_firmware::{
+    Blink, Cause, DeviceLog, hardware_address, mishap, name, network, recover, remember, start,
+};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_net_wiznet::chip::W5500;
