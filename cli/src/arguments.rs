@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands;
 use crate::output::colour::When;
+use crate::output::prompt::Prompts;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -39,6 +40,15 @@ pub(crate) struct Global {
     /// How long to try to reach a broker
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = duration, help_heading = "Global options")]
     pub(crate) connect_timeout: std::time::Duration,
+    /// Never ask: a question ends the command with code 6 and names the flag that answers it
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub(crate) no_input: bool,
+}
+
+impl Global {
+    pub(crate) fn prompts(&self) -> Prompts {
+        Prompts::new(self.no_input)
+    }
 }
 
 #[derive(Debug, Subcommand)]

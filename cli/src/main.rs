@@ -41,7 +41,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<u8, Failure> {
     let global = &arguments.global;
     match &arguments.command {
-        Command::Jwt(options) => commands::jwt::run(options),
+        Command::Jwt(options) => commands::jwt::run(global, options),
         Command::Broker(options) => commands::broker::run(global, options),
         Command::Aaa(options) => commands::aaa::run(global, options),
         Command::Hub(options) => commands::hub::run(global, options),

@@ -10,7 +10,8 @@ use clap::{Args, Subcommand};
 use super::service::{self, PidFile, Shutdown};
 use crate::arguments::Global;
 use crate::failure::{Doing, Failure};
-use crate::output::{self, prompt};
+use crate::output;
+use crate::output::prompt::Prompts;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -38,7 +39,7 @@ struct Crypt {
 pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     match &options.command {
         Command::Run(options) => serve(global, options),
-        Command::Crypt(options) => crypt(options),
+        Command::Crypt(options) => crypt(global.prompts(), options),
     }
 }
 
@@ -60,10 +61,10 @@ pub(crate) fn load(path: &Path) -> Result<AaaConfig, Failure> {
     AaaConfig::load(path).doing(|| format!("cannot use the AAA configuration {}", path.display()))
 }
 
-fn crypt(options: &Crypt) -> Result<u8, Failure> {
+fn crypt(prompts: Prompts, options: &Crypt) -> Result<u8, Failure> {
     if std::io::stdin().is_terminal() {
-        let password = prompt::secret("Password", "the password on stdin")?;
-        let again = prompt::secret("Once more", "the password on stdin")?;
+        let password = prompts.secret("Password", "the password on stdin")?;
+        let again = prompts.secret("Once more", "the password on stdin")?;
         if password.expose().is_empty() || password.expose() != again.expose() {
             return Err(Failure::new("the password is empty, or was not the same twice"));
         }

@@ -1,6 +1,5 @@
 //! `choria login`: a token from the login service (docs/spec/07 §7.6, decision D2).
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +13,8 @@ use clap::Args;
 use crate::arguments::Global;
 use crate::failure::{Code, Doing, Failure};
 use crate::fleet;
-use crate::output::{self, format, harmless, prompt};
+use crate::output::prompt::Prompts;
+use crate::output::{self, format, harmless};
 
 #[derive(Debug, Args)]
 #[command(
@@ -72,10 +72,14 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     }
     let username = match &options.username {
         Some(name) => name.clone(),
-        None => prompt::text("Username", &std::env::var("USER").unwrap_or_default(), "--username NAME")?,
+        None => global.prompts().text(
+            "Username",
+            &std::env::var("USER").unwrap_or_default(),
+            "--username NAME",
+        )?,
     };
-    let password = password(options)?;
-    let logged_in = exchange(&config, options, &username, &password).await?;
+    let password = password(global.prompts(), options)?;
+    let logged_in = exchange(&config, global.prompts(), options, &username, &password).await?;
     output::print(&format!("Token saved to {}\n", absolute(&logged_in).display()));
     if let Some(expires) = logged_in.expires {
         let left = expires.saturating_sub(clock::unix_seconds());
@@ -107,7 +111,7 @@ fn status(left: Option<i64>) -> Result<u8, Failure> {
     }
 }
 
-fn password(options: &Options) -> Result<Secret, Failure> {
+fn password(prompts: Prompts, options: &Options) -> Result<Secret, Failure> {
     if let Some(path) = &options.password_file {
         return private_file::read_secret(path)
             .doing(|| format!("cannot read the password from {}", path.display()));
@@ -119,11 +123,12 @@ fn password(options: &Options) -> Result<Secret, Failure> {
         line.truncate(end);
         return Ok(Secret::new(line));
     }
-    prompt::secret("Password", "--password-file FILE or --password-stdin")
+    prompts.secret("Password", "--password-file FILE or --password-stdin")
 }
 
 async fn exchange(
     config: &ClientConfig,
+    prompts: Prompts,
     options: &Options,
     username: &str,
     password: &Secret,
@@ -139,10 +144,8 @@ async fn exchange(
         LoginTrust::Verified
     };
     match login::login(config, username, password, &trust).await {
-        Err(ClientError::UntrustedServer { url, fingerprint, certificate, .. })
-            if std::io::stdin().is_terminal() && std::io::stderr().is_terminal() =>
-        {
-            if !ask(&url, &fingerprint, &certificate)? {
+        Err(ClientError::UntrustedServer { url, fingerprint, certificate, .. }) if prompts.possible() => {
+            if !ask(prompts, &url, &fingerprint, &certificate)? {
                 return Err(Failure::new("the login service is not trusted, nothing was sent")
                     .code(Code::NeedsAnswer));
             }
@@ -156,7 +159,12 @@ async fn exchange(
 }
 
 /// Shows who answers and asks, as ssh does.
-fn ask(url: &str, fingerprint: &str, certificate: &CertificateSummary) -> Result<bool, Failure> {
+fn ask(
+    prompts: Prompts,
+    url: &str,
+    fingerprint: &str,
+    certificate: &CertificateSummary,
+) -> Result<bool, Failure> {
     output::note(&format!(
         "The certificate of {} cannot be verified.\n  subject:     {}\n  issuer:      {}\n  fingerprint: SHA256:{}\n",
         harmless(url),
@@ -164,5 +172,5 @@ fn ask(url: &str, fingerprint: &str, certificate: &CertificateSummary) -> Result
         harmless(&certificate.issuer),
         harmless(fingerprint)
     ));
-    prompt::confirm("Trust it from now on", "--fingerprint SHA256")
+    prompts.confirm("Trust it from now on", "--fingerprint SHA256")
 }

@@ -1,4 +1,5 @@
-//! Questions to a person (docs/spec/07 §2.10). Without a terminal the command ends and names the flag that answers.
+//! Questions to a person (docs/spec/07 §2.10). Without a terminal, or with `--no-input`, the
+//! command ends and names the flag that answers.
 
 use std::io::{IsTerminal, Read, Write};
 
@@ -7,47 +8,61 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 use crate::failure::{Code, Failure};
 
-fn needs_terminal(question: &str, flag: &str) -> Failure {
-    Failure::new(format!("{question}: there is no terminal to ask on"))
-        .hint(format!("answer with {flag}"))
-        .code(Code::NeedsAnswer)
+/// The way to ask, which `--no-input` closes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Prompts {
+    refused: bool,
 }
 
-fn interactive() -> bool {
-    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
-}
-
-/// Asks for a line of text; an empty answer takes the default.
-pub(crate) fn text(label: &str, default: &str, flag: &str) -> Result<String, Failure> {
-    let shown = if default.is_empty() { String::new() } else { format!("({default}) ") };
-    let line = line(label, &format!("? {label}:  {shown}"), flag)?;
-    Ok(if line.is_empty() { default.to_owned() } else { line })
-}
-
-/// Asks a question whose safe answer is no.
-pub(crate) fn confirm(question: &str, flag: &str) -> Result<bool, Failure> {
-    let line = line(question, &format!("? {question} (y/N) "), flag)?;
-    Ok(matches!(line.as_str(), "y" | "Y" | "yes" | "Yes"))
-}
-
-/// Asks for a secret; every character typed shows as a star.
-pub(crate) fn secret(label: &str, flag: &str) -> Result<Secret, Failure> {
-    if !interactive() {
-        return Err(needs_terminal(label, flag));
+impl Prompts {
+    pub(crate) fn new(no_input: bool) -> Self {
+        Prompts { refused: no_input }
     }
-    super::note(&format!("? {label}:  "));
-    let answer = {
-        let _modes = Modes::without(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)?;
-        read_stars()
-    };
-    super::note("\n");
-    answer
+
+    /// Whether there is somebody to ask who may be asked.
+    pub(crate) fn possible(self) -> bool {
+        !self.refused && std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Asks for a line of text; an empty answer takes the default.
+    pub(crate) fn text(self, label: &str, default: &str, flag: &str) -> Result<String, Failure> {
+        self.need(label, flag)?;
+        let shown = if default.is_empty() { String::new() } else { format!("({default}) ") };
+        let line = line(&format!("? {label}:  {shown}"))?;
+        Ok(if line.is_empty() { default.to_owned() } else { line })
+    }
+
+    /// Asks a question whose safe answer is no.
+    pub(crate) fn confirm(self, question: &str, flag: &str) -> Result<bool, Failure> {
+        self.need(question, flag)?;
+        let line = line(&format!("? {question} (y/N) "))?;
+        Ok(matches!(line.as_str(), "y" | "Y" | "yes" | "Yes"))
+    }
+
+    /// Asks for a secret; every character typed shows as a star.
+    pub(crate) fn secret(self, label: &str, flag: &str) -> Result<Secret, Failure> {
+        self.need(label, flag)?;
+        super::note(&format!("? {label}:  "));
+        let answer = {
+            let _modes = Modes::without(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)?;
+            read_stars()
+        };
+        super::note("\n");
+        answer
+    }
+
+    fn need(self, question: &str, flag: &str) -> Result<(), Failure> {
+        if self.possible() {
+            return Ok(());
+        }
+        let why = if self.refused { "--no-input forbids to ask" } else { "there is no terminal to ask on" };
+        Err(Failure::new(format!("{question}: {why}"))
+            .hint(format!("answer with {flag}"))
+            .code(Code::NeedsAnswer))
+    }
 }
 
-fn line(label: &str, shown: &str, flag: &str) -> Result<String, Failure> {
-    if !interactive() {
-        return Err(needs_terminal(label, flag));
-    }
+fn line(shown: &str) -> Result<String, Failure> {
     super::note(shown);
     let _modes = Modes::without(LocalModes::ISIG)?;
     let mut typed = Vec::new();

@@ -7,7 +7,8 @@ use choria_token::Seed;
 use clap::Args;
 
 use crate::failure::{Doing, Failure};
-use crate::output::{self, prompt};
+use crate::output;
+use crate::output::prompt::Prompts;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -26,7 +27,7 @@ pub(crate) struct Options {
     parents: bool,
 }
 
-pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
+pub(crate) fn run(prompts: Prompts, options: &Options) -> Result<u8, Failure> {
     let name = options.seed.display();
     if options.show_public && options.seed.exists() {
         let seed = Seed::load(&options.seed).doing(|| format!("cannot read the seed {name}"))?;
@@ -35,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
     }
     if options.seed.exists()
         && !options.force
-        && !prompt::confirm(&format!("Really overwrite {name}"), "--force")?
+        && !prompts.confirm(&format!("Really overwrite {name}"), "--force")?
     {
         output::print("Skipping\n");
         return Ok(0);

@@ -13,6 +13,7 @@ use choria_host::{clock, private_file};
 use choria_token::{PublicKey, SigningKey, names};
 use clap::{Args, Subcommand};
 
+use crate::arguments::Global;
 use crate::failure::{Doing, Failure};
 use crate::output;
 
@@ -46,13 +47,13 @@ enum Command {
     Provisioning(provisioning::Options),
 }
 
-pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
+pub(crate) fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     match (&options.command, &options.view) {
         (Some(Command::View(options)), _) | (None, Some(options)) => view::run(options),
-        (Some(Command::Keys(options)), _) => keys::run(options),
+        (Some(Command::Keys(options)), _) => keys::run(global.prompts(), options),
         (Some(Command::Client(options)), _) => client::run(options),
         (Some(Command::Server(options)), _) => server::run(options),
-        (Some(Command::Provisioning(options)), _) => provisioning::run(options),
+        (Some(Command::Provisioning(options)), _) => provisioning::run(global.prompts(), options),
         (None, None) => Err(Failure::usage(
             "which token? give a FILE, or one of view, keys, client, server, provisioning",
         )),

@@ -8,7 +8,8 @@ use choria_token::{ProvisioningClaims, names};
 use clap::Args;
 
 use crate::failure::{Doing, Failure};
-use crate::output::{self, prompt};
+use crate::output;
+use crate::output::prompt::Prompts;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -66,7 +67,7 @@ pub(crate) struct Options {
     validity: Duration,
 }
 
-pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
+pub(crate) fn run(prompts: Prompts, options: &Options) -> Result<u8, Failure> {
     if options.urls.is_empty() && options.srv.is_none() {
         return Err(Failure::usage("could not create token: URLs or a SRV Domain is required"));
     }
@@ -83,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
         None => None,
     };
     let key = super::signing_key(&options.signing_key)?;
-    let token = access_token(options)?;
+    let token = access_token(prompts, options)?;
     if !options.default {
         output::note("warning: without --default a node only provisions when its configuration says so\n");
     }
@@ -109,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<u8, Failure> {
     super::save(&options.file, &token)
 }
 
-fn access_token(options: &Options) -> Result<Secret, Failure> {
+fn access_token(prompts: Prompts, options: &Options) -> Result<Secret, Failure> {
     let token = match (&options.token, &options.token_file) {
         (Some(token), _) => {
             output::note(
@@ -119,7 +120,7 @@ fn access_token(options: &Options) -> Result<Secret, Failure> {
         }
         (None, Some(path)) => private_file::read_secret(path)
             .doing(|| format!("cannot read the access token {}", path.display()))?,
-        (None, None) => prompt::secret("Provisioning Access Token", "--token-file FILE")?,
+        (None, None) => prompts.secret("Provisioning Access Token", "--token-file FILE")?,
     };
     if token.expose().is_empty() {
         return Err(Failure::usage(

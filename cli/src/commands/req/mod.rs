@@ -25,8 +25,9 @@ use crate::filter_flags::FilterFlags;
 use crate::fleet::{Call, Fleet};
 use crate::nearest;
 use crate::output::colour::{Colour, Paint};
+use crate::output::prompt::Prompts;
 use crate::output::table::{self, Table};
-use crate::output::{self, format, harmless, prompt};
+use crate::output::{self, format, harmless};
 use summary::Summary;
 
 #[derive(Debug, Args)]
@@ -127,7 +128,7 @@ fn is_secret(name: &str) -> bool {
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let texts = inputs(&options.inputs)?;
+    let texts = inputs(&options.inputs, global.prompts())?;
     let filter = options.filter.filter(Some(&options.agent))?;
     let fleet = Fleet::offline(global, options.filter.target.as_deref())?;
     let ddl = fleet.ddl(&options.agent)?;
@@ -142,7 +143,7 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
         writable(path)?;
     }
     let fleet = fleet.online(global).await?;
-    let result = call(&fleet, options, &filter, ddl.metadata.service, &action, data).await;
+    let result = call(&fleet, global, options, &filter, ddl.metadata.service, &action, data).await;
     if let (true, Err(failure)) = (options.jsonl, &result) {
         output::print(&document::error(failure.message()));
     }
@@ -201,6 +202,7 @@ fn writable(path: &Path) -> Result<(), Failure> {
 
 async fn call(
     fleet: &Fleet,
+    global: &Global,
     options: &Options,
     filter: &choria_protocol::Filter,
     service: bool,
@@ -233,7 +235,7 @@ async fn call(
     let many = options.confirm_over.is_some_and(|limit| nodes.len() > limit);
     if many
         && !options.yes
-        && !prompt::confirm(
+        && !global.prompts().confirm(
             &format!("Really call {}#{} on {} nodes", options.agent, options.action, nodes.len()),
             "--yes",
         )?
@@ -345,7 +347,7 @@ fn deliver(options: &Options, results: &str) -> Result<(), Failure> {
 }
 
 /// `key=value`, split at the first `=`.
-fn inputs(arguments: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+fn inputs(arguments: &[String], prompts: Prompts) -> Result<BTreeMap<String, String>, Failure> {
     let mut texts = BTreeMap::new();
     for argument in arguments {
         let (key, value) =
@@ -353,7 +355,7 @@ fn inputs(arguments: &[String]) -> Result<BTreeMap<String, String>, Failure> {
                 Failure::usage(format!("{argument:?} is no input: inputs are written key=value"))
             })?;
         let value = match value {
-            "-" if is_secret(key) => prompt::secret(key, &format!("{key}=@FILE"))?.expose().to_owned(),
+            "-" if is_secret(key) => prompts.secret(key, &format!("{key}=@FILE"))?.expose().to_owned(),
             _ => match value.strip_prefix('@') {
                 Some(file) => {
                     let text = std::fs::read_to_string(file)
@@ -485,14 +487,16 @@ fn footer(options: &Options, summary: &crate::fleet::Summary, colour: Colour) ->
 
 #[cfg(test)]
 mod tests {
-    use super::{inputs, is_secret};
+    use super::{Prompts, inputs, is_secret};
 
     #[test]
     fn inputs_split_at_the_first_equals_sign() {
-        let texts = inputs(&["url=https://x/?a=b".into(), "headers={\"a\":\"b\"}".into()]).unwrap();
+        let texts =
+            inputs(&["url=https://x/?a=b".into(), "headers={\"a\":\"b\"}".into()], Prompts::new(true))
+                .unwrap();
         assert_eq!(texts["url"], "https://x/?a=b");
         assert_eq!(texts["headers"], "{\"a\":\"b\"}");
-        assert_eq!(inputs(&["nothing".into()]).unwrap_err().exit_code(), 2);
+        assert_eq!(inputs(&["nothing".into()], Prompts::new(true)).unwrap_err().exit_code(), 2);
     }
 
     #[test]
