@@ -70,6 +70,9 @@ pub(crate) struct Call {
     pub(crate) batch: usize,
     pub(crate) batch_sleep: Duration,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) quiet_after: Option<Duration>,
+    /// Replies go there, and nobody waits for them.
+    pub(crate) reply_to: Option<String>,
 }
 
 impl Call {
@@ -83,6 +86,8 @@ impl Call {
             batch: 0,
             batch_sleep: Duration::from_secs(1),
             timeout: None,
+            quiet_after: None,
+            reply_to: None,
         }
     }
 
@@ -300,6 +305,8 @@ impl Fleet {
         let options = RpcOptions {
             targets: (!service).then_some(call.nodes),
             timeout: call.timeout,
+            quiet_after: call.quiet_after,
+            reply_to: call.reply_to,
             batch: (call.batch > 0).then_some(targets::Amount::Nodes(call.batch)),
             batch_sleep: Some(call.batch_sleep),
             ..RpcOptions::default()

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod bounded_text;
 mod commands;
 mod discovery_flags;
 mod failure;

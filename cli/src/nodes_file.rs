@@ -1,29 +1,18 @@
 //! Reading a list of nodes: a file or stdin, and which form it has when nobody says (docs/spec/07 §6.1).
 
-use std::io::Read;
 use std::path::Path;
 
 use choria_client::discovery::flatfile::ListFormat;
 
-use crate::failure::{Doing, Failure};
+use crate::bounded_text;
+use crate::failure::Failure;
 
 /// A list of a million names fits.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
 /// The text of a list; `-` is stdin.
 pub(crate) fn contents(path: &Path) -> Result<String, Failure> {
-    let what = || format!("cannot read the names of nodes from {}", path.display());
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().lock().take(LIMIT + 1).read_to_string(&mut text)
-    } else {
-        std::fs::File::open(path).doing(what)?.take(LIMIT + 1).read_to_string(&mut text)
-    };
-    read.doing(what)?;
-    if u64::try_from(text.len()).unwrap_or(u64::MAX) > LIMIT {
-        return Err(Failure::new(what()).because(format!("it is larger than {LIMIT} bytes")));
-    }
-    Ok(text)
+    bounded_text::read(path, LIMIT, || format!("cannot read the names of nodes from {}", path.display()))
 }
 
 /// The form of a list. Results of an earlier request are an object, lists of names are not.

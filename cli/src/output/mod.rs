@@ -1,6 +1,8 @@
 //! How results reach a person or a script: colours, tables, progress, prompts, times.
 
 pub(crate) mod colour;
+pub(crate) mod csv;
+pub(crate) mod form;
 pub(crate) mod format;
 pub(crate) mod progress;
 pub(crate) mod prompt;
@@ -9,6 +11,8 @@ pub(crate) mod table;
 use std::io::Write;
 
 pub(crate) use choria_host::terminal::harmless;
+
+use crate::failure::{Doing, Failure};
 
 /// Writes results to stdout. A reader that went away (`| head`) ends the process quietly, as it does other tools.
 pub(crate) fn print(text: &str) {
@@ -29,9 +33,37 @@ pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_string_pretty(value).map_or_else(|_| String::from("null\n"), |text| text + "\n")
 }
 
+/// A value as JSON on one line.
+pub(crate) fn json_line<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value).map_or_else(|_| String::from("null\n"), |text| text + "\n")
+}
+
+/// A value as a YAML document.
+pub(crate) fn yaml<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
+    let text = serde_saphyr::to_string(value).doing(|| String::from("cannot write the results as YAML"))?;
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    Ok(harmless(&text) + end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::harmless;
+
+    #[test]
+    fn values_come_back_from_yaml_and_cannot_drive_the_terminal() {
+        let value = serde_json::json!({
+            "sender": "n1", "flag": "yes", "number": "1.0", "data": {"text": "a: b\nc # d", "list": [1, null, true, 2.5]},
+            "empty": {}, "nothing": [], "hostile": "\u{1b}[2J",
+        });
+        let text = super::yaml(&value).unwrap();
+        assert!(!text.contains('\u{1b}') && text.ends_with('\n'), "{text:?}");
+        let back: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let without = |mut value: serde_json::Value| {
+            value.as_object_mut().unwrap().remove("hostile");
+            value
+        };
+        assert_eq!(without(back), without(value), "{text}");
+    }
 
     #[test]
     fn t_281_a_reply_cannot_drive_the_terminal() {

@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::answer::Answer;
 use super::summary::Summary;
+use crate::failure::Failure;
 use crate::output;
+use crate::output::form::Form;
 
 fn time(seconds: i64) -> String {
     choria_host::clock::rfc3339_seconds(seconds)
@@ -54,7 +56,7 @@ pub(crate) fn whole(
     answers: &[Answer],
     summary: &crate::fleet::Summary,
     summaries: &[Summary],
-) -> String {
+) -> Value {
     let replies: Vec<Value> = answers
         .iter()
         .map(|answer| {
@@ -65,13 +67,24 @@ pub(crate) fn whole(
             value
         })
         .collect();
-    output::json(&json!({
+    json!({
         "agent": agent,
         "action": action,
         "replies": replies,
         "request_stats": request_stats(summary),
         "summaries": all(summaries),
-    }))
+    })
+}
+
+/// The id of a request whose replies go elsewhere.
+pub(crate) fn request_id(id: &str, form: Form) -> Result<String, Failure> {
+    let document = json!({"requestid": id});
+    Ok(match form {
+        Form::Json => output::json(&document),
+        Form::Jsonl => output::json_line(&document),
+        Form::Yaml => output::yaml(&document)?,
+        Form::Text | Form::Table | Form::Csv | Form::Names => format!("{id}\n"),
+    })
 }
 
 fn line(kind: &str, fields: Value) -> String {

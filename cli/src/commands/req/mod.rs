@@ -2,16 +2,18 @@
 
 mod answer;
 mod document;
+mod inputs;
+mod results;
 mod summary;
 mod text;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use choria_client::ClientError;
 use choria_client::targets::Amount;
-use choria_protocol::ddl::{Action, Ddl, Display, InputError};
+use choria_protocol::ddl::{Action, Ddl, InputError};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
@@ -24,15 +26,16 @@ use crate::failure::{Code, Doing, Failure};
 use crate::filter_flags::FilterFlags;
 use crate::fleet::{Call, Fleet};
 use crate::nearest;
-use crate::output::colour::{Colour, Paint};
+use crate::output::form::{Form, FormFlag};
 use crate::output::prompt::Prompts;
-use crate::output::table::{self, Table};
-use crate::output::{self, format, harmless};
+use crate::output::{self, harmless};
+use inputs::is_secret;
+use results::Results;
 use summary::Summary;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  choria req choria_util info\n  choria req rpcutil ping -F memory.size=7959\n  choria req rpcutil get_fact fact=role --json\n  choria req choria_provision restart token=@token.txt --batch 10 --batch-sleep 5"
+    after_help = "Examples:\n  choria req choria_util info\n  choria req rpcutil ping -F memory.size=7959\n  choria req rpcutil get_fact fact=role --json\n  choria req rpcutil get_fact --input-file inputs.yaml -O csv\n  choria req choria_provision restart token=@token.txt --batch 10 --batch-sleep 5"
 )]
 pub(crate) struct Options {
     /// The agent to call
@@ -42,10 +45,15 @@ pub(crate) struct Options {
     /// Inputs of the action as key=value; `key=@FILE` reads a file, and `token=-` asks for the value
     #[arg(value_name = "KEY=VALUE")]
     inputs: Vec<String>,
+    /// JSON or YAML object with inputs, at most 1 MiB; `-` reads stdin. Inputs of the command line replace its own
+    #[arg(long, value_name = "FILE")]
+    input_file: Option<PathBuf>,
     #[command(flatten)]
     filter: FilterFlags,
     #[command(flatten)]
     discovery: DiscoveryFlags,
+    #[command(flatten)]
+    form: FormFlag,
     /// Results as one JSON document
     #[arg(long, short, group = "form")]
     json: bool,
@@ -73,6 +81,17 @@ pub(crate) struct Options {
     /// How long to wait for replies, in seconds or as a duration
     #[arg(long, value_name = "SECONDS", value_parser = crate::arguments::seconds)]
     timeout: Option<Duration>,
+    /// End when no reply has come for so long, once there was one; in seconds or as a duration
+    #[arg(long, value_name = "SECONDS", value_parser = crate::arguments::seconds)]
+    quiet_after: Option<Duration>,
+    /// Have nodes reply to this subject: nothing is awaited, the request's id is printed
+    #[arg(
+        long,
+        short,
+        value_name = "SUBJECT",
+        conflicts_with_all = ["batch", "display", "output_file", "quiet_after", "senders", "sort", "table", "timeout"]
+    )]
+    reply_to: Option<String>,
     /// Do not draw a progress bar
     #[arg(long, visible_alias = "no-progress")]
     np: bool,
@@ -121,19 +140,24 @@ enum FailOn {
     Any,
 }
 
-/// Names of inputs whose values are never shown.
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name == "token" || name.contains("password") || name.starts_with("secret")
-}
-
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let texts = inputs(&options.inputs, global.prompts())?;
+    let form = form(options)?;
+    if let Some(subject) = &options.reply_to {
+        awaits_replies(subject)?;
+    }
+    let document = match &options.input_file {
+        Some(path) if path == Path::new("-") && options.discovery.nodes.as_deref() == Some(path) => {
+            return Err(Failure::usage("--input-file and --nodes cannot both read stdin"));
+        }
+        Some(path) => inputs::document(path)?,
+        None => Map::new(),
+    };
+    let texts = inputs::texts(&options.inputs, global.prompts())?;
     let filter = options.filter.filter(Some(&options.agent))?;
     let fleet = Fleet::offline(global, options.filter.target.as_deref())?;
     let ddl = fleet.ddl(&options.agent)?;
     let action = action(&ddl, &options.action)?;
-    let (data, warnings) = action.inputs_from_text(&texts).map_err(|error| bad_input(&action, error))?;
+    let (data, warnings) = action.inputs(&document, &texts).map_err(|error| bad_input(&action, error))?;
     for warning in warnings {
         output::note(&format!("warning: input {:?}: {}\n", warning.input, warning.text));
     }
@@ -143,14 +167,37 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
         writable(path)?;
     }
     let fleet = fleet.online(global).await?;
-    let result = call(&fleet, global, options, &filter, ddl.metadata.service, &action, data).await;
-    if let (true, Err(failure)) = (options.jsonl, &result) {
+    let request = Asked { options, form, prompts: global.prompts(), service: ddl.metadata.service, action };
+    let result = call(&fleet, &request, &filter, data).await;
+    if let (Form::Jsonl, Err(failure)) = (form, &result) {
         output::print(&document::error(failure.message()));
     }
     if !result.as_ref().is_ok_and(|code| *code == Code::Interrupted as u8) {
         fleet.close().await;
     }
     result
+}
+
+fn form(options: &Options) -> Result<Form, Failure> {
+    let classic = [(options.json, Form::Json), (options.jsonl, Form::Jsonl), (options.table, Form::Table)];
+    let classic = classic.into_iter().find_map(|(given, form)| given.then_some(form));
+    // what somebody types outweighs what the environment says, here too
+    let form = options.form.form(classic.or(options.senders.then_some(Form::Names)))?;
+    if form == Form::Jsonl && options.output_file.is_some() {
+        return Err(Failure::usage("JSON lines are written as they come, --output-file only at the end")
+            .hint("redirect stdout instead: choria req … -O jsonl >FILE"));
+    }
+    Ok(form)
+}
+
+/// A subject that replies can be published to.
+fn awaits_replies(subject: &str) -> Result<(), Failure> {
+    let wildcard = subject.split('.').any(|token| matches!(token, "*" | ">"));
+    if wildcard || !choria_token::names::valid_subject(subject) {
+        return Err(Failure::usage(format!("--reply-to {subject:?} is no subject that nodes can reply to"))
+            .hint("it is words with dots between them and no wildcards, such as site.replies.today"));
+    }
+    Ok(())
 }
 
 fn action(ddl: &Ddl, name: &str) -> Result<Action, Failure> {
@@ -200,31 +247,39 @@ fn writable(path: &Path) -> Result<(), Failure> {
         .map_err(|error| failed(format!("{}: {}", folder.display(), error.kind())))
 }
 
+/// A request that is ready to be made.
+struct Asked<'a> {
+    options: &'a Options,
+    form: Form,
+    prompts: Prompts,
+    /// Any one of its hosts answers, so there are no nodes to find.
+    service: bool,
+    action: Action,
+}
+
 async fn call(
     fleet: &Fleet,
-    global: &Global,
-    options: &Options,
+    asked: &Asked<'_>,
     filter: &choria_protocol::Filter,
-    service: bool,
-    action: &Action,
     data: Map<String, Value>,
 ) -> Result<u8, Failure> {
-    let quiet = options.json || options.jsonl || options.senders;
+    let Asked { options, form, action, .. } = asked;
     let mut nodes = Vec::new();
     let mut discovery_took = Duration::ZERO;
-    if !service {
+    if !asked.service {
         let method = options.discovery.word(fleet.config());
-        if options.jsonl {
+        if *form == Form::Jsonl {
             output::print(&document::discovering(method));
         }
         let started = Instant::now();
-        let found = fleet.discover(filter, &options.discovery, !quiet).await?;
+        let talk = matches!(form, Form::Text | Form::Table) && options.reply_to.is_none();
+        let found = fleet.discover(filter, &options.discovery, talk).await?;
         discovery_took = started.elapsed();
         if found.nodes.is_empty() {
             return Err(options.filter.nobody("did not discover any nodes", fleet.collective()));
         }
         nodes = fleet.limit(found.nodes, options.limit, options.limit_seed)?;
-        if options.jsonl {
+        if *form == Form::Jsonl {
             output::print(&document::discovered(method, nodes.len(), discovery_took));
         }
     }
@@ -235,7 +290,7 @@ async fn call(
     let many = options.confirm_over.is_some_and(|limit| nodes.len() > limit);
     if many
         && !options.yes
-        && !global.prompts().confirm(
+        && !asked.prompts.confirm(
             &format!("Really call {}#{} on {} nodes", options.agent, options.action, nodes.len()),
             "--yes",
         )?
@@ -245,16 +300,20 @@ async fn call(
     let started = (choria_host::clock::unix_seconds(), Instant::now());
     let mut summaries = Summary::of(action);
     let mut call = Call::new(&options.agent, &options.action, data, nodes);
-    call.progress = !(quiet || options.np);
+    call.progress = *form == Form::Text && !options.np && options.reply_to.is_none();
     call.batch = options.batch;
     call.batch_sleep = options.batch_sleep;
     call.timeout = options.timeout;
+    call.quiet_after = options.quiet_after;
+    call.reply_to = options.reply_to.clone();
     let targets = call.nodes().to_vec();
     let mut answers: Vec<Answer> = Vec::new();
+    let mut heard = Heard::default();
     let finished = tokio::select! {
         summary = fleet.call(call, |answer: Answer| {
+            heard.add(&answer);
             summaries.iter_mut().for_each(|summary| summary.add(&answer));
-            if options.jsonl {
+            if *form == Form::Jsonl {
                 output::print(&document::result(&answer));
             }
             answers.push(answer);
@@ -265,49 +324,56 @@ async fn call(
         }
     };
     let interrupted = finished.is_none();
-    let mut summary = finished.unwrap_or_else(|| cut_short(&targets, &answers, started));
+    let mut summary = finished.unwrap_or_else(|| heard.cut_short(&targets, started));
     summary.discovery = discovery_took;
+    if options.reply_to.is_some() && !interrupted {
+        output::print(&document::request_id(&summary.request_id, *form)?);
+        return Ok(0);
+    }
     if options.sort {
         answers.sort_by(|a, b| a.sender.cmp(&b.sender));
     }
-    if options.jsonl {
-        output::print(&document::summaries(&summaries));
-        output::print(&document::stats(&summary));
-    } else {
-        let results = if options.json && options.senders {
-            let senders: Vec<&str> = successful(&answers).map(|answer| answer.sender.as_str()).collect();
-            output::json(&senders)
-        } else if options.json {
-            document::whole(&options.agent, &options.action, &answers, &summary, &summaries)
-        } else if options.senders {
-            successful(&answers).map(|answer| format!("{}\n", harmless(&answer.sender))).collect()
-        } else if options.table {
-            as_table(&answers, action)
-        } else {
-            as_text(fleet, options, action, &answers, &summaries, &summary)
-        };
-        deliver(options, &results)?;
-    }
+    let results = Results {
+        answers: &answers,
+        action,
+        summaries: &summaries,
+        summary: &summary,
+        colour: fleet.colour(),
+    };
+    deliver(options, &results.written(options, *form)?)?;
     if interrupted {
         output::note("Interrupted\n");
         return Ok(Code::Interrupted as u8);
     }
-    verdict(options, &summary, service)
+    verdict(options, &summary, asked.service)
 }
 
-/// What is known of a call that somebody ended with Ctrl-C.
-fn cut_short(targets: &[String], answers: &[Answer], started: (i64, Instant)) -> crate::fleet::Summary {
-    let answered: BTreeSet<&str> = answers.iter().map(|answer| answer.sender.as_str()).collect();
-    let ok = successful(answers).count();
-    crate::fleet::Summary {
-        discovered: targets.len(),
-        responses: answers.len(),
-        ok,
-        failed: answers.len() - ok,
-        silent: targets.iter().filter(|node| !answered.contains(node.as_str())).cloned().collect(),
-        started: started.0,
-        took: started.1.elapsed(),
-        ..crate::fleet::Summary::default()
+/// Who has answered so far.
+#[derive(Default)]
+struct Heard {
+    senders: BTreeSet<String>,
+    ok: usize,
+}
+
+impl Heard {
+    fn add(&mut self, answer: &Answer) {
+        self.ok += usize::from(answer.is_ok());
+        self.senders.insert(answer.sender.clone());
+    }
+
+    /// What is known of a call that somebody ended with Ctrl-C.
+    fn cut_short(&self, targets: &[String], started: (i64, Instant)) -> crate::fleet::Summary {
+        let responses = self.senders.len();
+        crate::fleet::Summary {
+            discovered: targets.len(),
+            responses,
+            ok: self.ok,
+            failed: responses.saturating_sub(self.ok),
+            silent: targets.iter().filter(|node| !self.senders.contains(*node)).cloned().collect(),
+            started: started.0,
+            took: started.1.elapsed(),
+            ..crate::fleet::Summary::default()
+        }
     }
 }
 
@@ -331,10 +397,6 @@ fn verdict(options: &Options, summary: &crate::fleet::Summary, service: bool) ->
     Ok(if matched { Code::Partial as u8 } else { 0 })
 }
 
-fn successful(answers: &[Answer]) -> impl Iterator<Item = &Answer> {
-    answers.iter().filter(|answer| answer.is_ok())
-}
-
 fn deliver(options: &Options, results: &str) -> Result<(), Failure> {
     match &options.output_file {
         Some(path) => choria_host::private_file::write_atomic(path, results.as_bytes(), 0o644)
@@ -344,37 +406,6 @@ fn deliver(options: &Options, results: &str) -> Result<(), Failure> {
             Ok(())
         }
     }
-}
-
-/// `key=value`, split at the first `=`.
-fn inputs(arguments: &[String], prompts: Prompts) -> Result<BTreeMap<String, String>, Failure> {
-    let mut texts = BTreeMap::new();
-    for argument in arguments {
-        let (key, value) =
-            argument.split_once('=').or_else(|| argument.split_once(':')).ok_or_else(|| {
-                Failure::usage(format!("{argument:?} is no input: inputs are written key=value"))
-            })?;
-        let value = match value {
-            "-" if is_secret(key) => prompts.secret(key, &format!("{key}=@FILE"))?.expose().to_owned(),
-            _ => match value.strip_prefix('@') {
-                Some(file) => {
-                    let text = std::fs::read_to_string(file)
-                        .doing(|| format!("cannot read input {key} from {file}"))?;
-                    text.trim_end_matches(['\r', '\n']).to_owned()
-                }
-                None => {
-                    if is_secret(key) && !value.is_empty() {
-                        output::note(&format!(
-                            "warning: {key}=… shows in the list of processes: {key}=@FILE and {key}=- keep it private\n"
-                        ));
-                    }
-                    value.to_owned()
-                }
-            },
-        };
-        texts.insert(key.to_owned(), value);
-    }
-    Ok(texts)
 }
 
 fn plan(options: &Options, nodes: &[String], data: &Map<String, Value>) -> String {
@@ -390,120 +421,4 @@ fn plan(options: &Options, nodes: &[String], data: &Map<String, Value>) -> Strin
     out.push('\n');
     nodes.iter().for_each(|node| out.push_str(&format!("{}\n", harmless(node))));
     out
-}
-
-fn as_table(answers: &[Answer], action: &Action) -> String {
-    let labels: Vec<&str> = action
-        .output
-        .iter()
-        .map(
-            |(name, output)| {
-                if output.display_as.is_empty() { name.as_str() } else { output.display_as.as_str() }
-            },
-        )
-        .collect();
-    let mut headers = vec!["Sender"];
-    headers.extend(labels);
-    let mut table = Table::new(&headers);
-    for answer in successful(answers) {
-        let mut data = answer.data.clone();
-        action.fill_output_defaults(&mut data);
-        let mut row = vec![answer.sender.clone()];
-        row.extend(action.output.keys().map(|name| match data.get(name) {
-            Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
-            None => String::new(),
-        }));
-        table.row(row);
-    }
-    table.render()
-}
-
-fn as_text(
-    fleet: &Fleet,
-    options: &Options,
-    action: &Action,
-    answers: &[Answer],
-    summaries: &[Summary],
-    summary: &crate::fleet::Summary,
-) -> String {
-    let colour = fleet.colour();
-    let shown = options.display.unwrap_or(match action.display {
-        Display::Ok => Shown::Ok,
-        Display::Failed => Shown::Failed,
-        Display::Always => Shown::All,
-    });
-    let visible = |answer: &Answer| match shown {
-        Shown::All => true,
-        Shown::Ok => answer.is_ok(),
-        Shown::Failed => !answer.is_ok(),
-        Shown::None => false,
-    };
-    let mut out = String::new();
-    for answer in answers.iter().filter(|answer| visible(answer)) {
-        out.push_str(&text::block(answer, action, options.verbose, colour));
-    }
-    for summary in summaries {
-        out.push_str(&summary.text(colour));
-    }
-    out.push('\n');
-    out.push_str(&footer(options, summary, colour));
-    out.push_str(&names("No Responses from", &summary.silent, options.verbose));
-    out.push_str(&names("Unexpected Responses from", &summary.unexpected, options.verbose));
-    if summary.invalid > 0 {
-        out.push_str(&format!("\nInvalid replies: {}\n", summary.invalid));
-    }
-    out
-}
-
-fn footer(options: &Options, summary: &crate::fleet::Summary, colour: Colour) -> String {
-    let milli = Duration::from_millis(1);
-    let counts = format!("{} / {}", summary.responses, summary.discovered);
-    let paint = match summary.responses {
-        0 => Paint::Red,
-        responses if responses != summary.discovered => Paint::Yellow,
-        _ => Paint::Green,
-    };
-    let total = summary.took + summary.discovery;
-    if !options.verbose {
-        let took = format::short(total, milli);
-        return format!("Finished processing {} hosts in {took}\n", colour.paint(paint, &counts));
-    }
-    let started = jiff::Timestamp::from_second(summary.started)
-        .map(|time| time.strftime("%Y-%m-%dT%H:%M:%S+0000").to_string());
-    let rows = [
-        ("Nodes", counts),
-        ("Pass / Fail", format!("{} / {}", summary.ok, summary.failed)),
-        ("No Responses", summary.silent.len().to_string()),
-        ("Unexpected Responses", summary.unexpected.len().to_string()),
-        ("Start Time", started.unwrap_or_default()),
-        ("Discovery Time", format::short(summary.discovery, milli)),
-        ("Publish Time", format::short(summary.publish, Duration::from_micros(100))),
-        ("Agent Time", format::short(summary.took.saturating_sub(summary.publish), milli)),
-        ("Total Time", format::short(total, milli)),
-    ];
-    format!("{}\n{}", colour.paint(Paint::Yellow, "---- request stats ----"), table::labels(&rows, 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Prompts, inputs, is_secret};
-
-    #[test]
-    fn inputs_split_at_the_first_equals_sign() {
-        let texts =
-            inputs(&["url=https://x/?a=b".into(), "headers={\"a\":\"b\"}".into()], Prompts::new(true))
-                .unwrap();
-        assert_eq!(texts["url"], "https://x/?a=b");
-        assert_eq!(texts["headers"], "{\"a\":\"b\"}");
-        assert_eq!(inputs(&["nothing".into()], Prompts::new(true)).unwrap_err().exit_code(), 2);
-    }
-
-    #[test]
-    fn secrets_are_known_by_name() {
-        assert!(
-            ["token", "password", "db_password", "secret_key", "Token"].iter().all(|name| is_secret(name))
-        );
-        assert!(!is_secret("fact"));
-    }
 }

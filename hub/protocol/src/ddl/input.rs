@@ -55,7 +55,25 @@ impl Action {
         &self,
         texts: &BTreeMap<String, String>,
     ) -> Result<(Map<String, Value>, Vec<InputWarning>), InputError> {
+        self.inputs(&Map::new(), texts)
+    }
+
+    /// The same with inputs of a document, which texts replace. A string in a document is a text, so that YAML needs
+    /// no types; every other value stays as it is.
+    pub fn inputs(
+        &self,
+        document: &Map<String, Value>,
+        texts: &BTreeMap<String, String>,
+    ) -> Result<(Map<String, Value>, Vec<InputWarning>), InputError> {
         let mut data = Map::new();
+        for (key, value) in document {
+            let (name, input) = self.declared(key)?;
+            let value = match value {
+                Value::String(text) => convert(name, input, text)?,
+                other => other.clone(),
+            };
+            data.insert(name.to_owned(), value);
+        }
         for (key, text) in texts {
             let (name, input) = self.declared(key)?;
             data.insert(name.to_owned(), convert(name, input, text)?);
