@@ -28,6 +28,7 @@ fn story(network: &Network) -> Result<()> {
     names.sort();
     results_have_many_forms(&operator, &names)?;
     inputs_come_from_files(network, &operator)?;
+    replies_are_chosen_by_an_expression(&operator, &names)?;
     silence_ends_a_request(network, &operator, &names)
 }
 
@@ -124,6 +125,51 @@ fn inputs_come_from_files(network: &Network, operator: &Operator) -> Result<()> 
     ] {
         let refused = with(&file, &[])?;
         ensure!(refused.code == code && refused.stderr.contains(told), "{file}: {refused:?}");
+    }
+    Ok(())
+}
+
+/// Replies that are not of interest are received all the same.
+fn replies_are_chosen_by_an_expression(operator: &Operator, names: &[String]) -> Result<()> {
+    let fact = ["req", "rpcutil", "get_fact", "fact=hostname", "--filter-replies"];
+    let (one, others) = names.split_first().context("no nodes")?;
+    for expression in [
+        format!("sender() == '{one}'"),
+        format!("ok() && data('value') == \"{one}\""),
+        format!("data('value') not in ['{}']", others.join("','")),
+    ] {
+        let text = operator.ok(&[&fact[..], &[&expression]].concat())?;
+        ensure!(text.contains(&format!("processing {SERVERS} / {SERVERS} hosts")), "{expression}: {text}");
+        ensure!(!text.contains("No Responses"), "{expression}: {text}");
+        ensure!(text.contains(one) && !others.iter().any(|name| text.contains(name)), "{expression}: {text}");
+        let json = operator.run(&[&fact[..], &[&expression, "-j"]].concat())?.json()?;
+        let senders = json.pointer("/replies").and_then(Value::as_array).map(Vec::len);
+        let heard = json.pointer("/request_stats/responses").and_then(Value::as_u64);
+        ensure!(senders == Some(1) && heard == Some(SERVERS as u64), "{expression}: {json}");
+        let lines = operator.ok(&[&fact[..], &[&expression, "--jsonl"]].concat())?;
+        ensure!(lines.matches("\"k\":\"result\"").count() == 1, "{expression}: {lines}");
+    }
+    let none = operator.run(&[&fact[..], &["!ok()", "-O", "names"]].concat())?;
+    ensure!(none.code == 0 && none.stdout.is_empty() && !none.stderr.contains("warning"), "{none:?}");
+    let info = ["req", "choria_util", "info", "--json", "--filter-replies", &format!("sender() == '{one}'")];
+    let json = operator.run(&info)?.json()?;
+    let counts =
+        json.pointer("/summaries/choria_version").and_then(Value::as_object).context("no summary")?;
+    ensure!(counts.values().filter_map(Value::as_u64).sum::<u64>() == 1, "others are summed up: {json}");
+    let undecided = operator.run(&[&fact[..], &["data('value')", "-O", "names"]].concat())?;
+    ensure!(undecided.code == 0 && undecided.stdout.is_empty(), "{undecided:?}");
+    ensure!(undecided.stderr.contains(&format!("left out {SERVERS} replies")), "{undecided:?}");
+    ensure!(undecided.stderr.contains("a text, not true or false"), "{undecided:?}");
+    for (expression, told) in [
+        ("sender() ==", "is no expression"),
+        ("sender == 'x'", "unknown variable: sender"),
+        ("hostname() == 'x'", "Unknown function: hostname"),
+        ("code", "is a number, not true or false"),
+        (&"(".repeat(100), "nested deeper"),
+    ] {
+        let refused = operator.run(&[&fact[..], &[expression]].concat())?;
+        ensure!(refused.code == 2 && refused.stderr.contains(told), "{expression}: {refused:?}");
+        ensure!(!refused.stderr.contains("Discovering"), "nodes were asked: {refused:?}");
     }
     Ok(())
 }

@@ -24,11 +24,13 @@ mod http;
 mod inbox;
 pub mod login;
 mod outgoing;
+mod reply_filter;
 mod service;
 mod signer;
 pub mod targets;
 mod token_pair;
 mod verification;
+mod version_constraint;
 
 pub use brokers::BrokerSource;
 pub use call::{NodeReply, RpcOptions, Summary, call};
@@ -40,6 +42,7 @@ pub use discovery::{
 };
 pub use error::ClientError;
 pub use http::ServerTrust;
+pub use reply_filter::{FilteredReply, ReplyFilter, ReplyFilterError};
 pub use service::{RequestPolicy, Service, ServiceOptions, ServiceRequest};
 pub use targets::Amount;
 pub use verification::{NoReply, Received, ReplyVerifier, Verification};

@@ -1,5 +1,6 @@
 //! One node's answer, as the commands show it.
 
+use choria_client::FilteredReply;
 use choria_protocol::rpc::StatusCode;
 use serde_json::{Map, Value};
 
@@ -18,6 +19,17 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn is_ok(&self) -> bool {
         self.status.is_ok()
+    }
+
+    /// What an expression can look at.
+    pub(crate) fn as_filtered(&self) -> FilteredReply<'_> {
+        FilteredReply {
+            sender: &self.sender,
+            status: self.status,
+            message: &self.message,
+            data: &self.data,
+            time: self.at,
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use choria_client::ClientError;
 use choria_client::targets::Amount;
+use choria_client::{ClientError, ReplyFilter, ReplyFilterError};
 use choria_protocol::ddl::{Action, Ddl, InputError};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
@@ -35,7 +35,7 @@ use summary::Summary;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  choria req choria_util info\n  choria req rpcutil ping -F memory.size=7959\n  choria req rpcutil get_fact fact=role --json\n  choria req rpcutil get_fact --input-file inputs.yaml -O csv\n  choria req choria_provision restart token=@token.txt --batch 10 --batch-sleep 5"
+    after_help = "Examples:\n  choria req choria_util info\n  choria req rpcutil ping -F memory.size=7959\n  choria req rpcutil get_fact fact=role --json\n  choria req rpcutil get_fact --input-file inputs.yaml -O csv\n  choria req rpcutil get_fact fact=role --filter-replies 'data(\"value\") in [\"web\", \"db\"]'\n  choria req choria_provision restart token=@token.txt --batch 10 --batch-sleep 5"
 )]
 pub(crate) struct Options {
     /// The agent to call
@@ -84,12 +84,17 @@ pub(crate) struct Options {
     /// End when no reply has come for so long, once there was one; in seconds or as a duration
     #[arg(long, value_name = "SECONDS", value_parser = crate::arguments::seconds)]
     quiet_after: Option<Duration>,
+    /// Only replies for which this expression is true, such as `ok() && data("count") > 3`. It may ask for msg, code,
+    /// sender(), time(), data(PATH), ok(), aborted(), unknown_action(), missing_data(), invalid_data(), unknown_error(),
+    /// include(LIST, ITEM) and semver(VERSION, CONSTRAINT)
+    #[arg(long, value_name = "EXPRESSION")]
+    filter_replies: Option<String>,
     /// Have nodes reply to this subject: nothing is awaited, the request's id is printed
     #[arg(
         long,
         short,
         value_name = "SUBJECT",
-        conflicts_with_all = ["batch", "display", "output_file", "quiet_after", "senders", "sort", "table", "timeout"]
+        conflicts_with_all = ["batch", "display", "filter_replies", "output_file", "quiet_after", "senders", "sort", "table", "timeout"]
     )]
     reply_to: Option<String>,
     /// Do not draw a progress bar
@@ -145,6 +150,7 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     if let Some(subject) = &options.reply_to {
         awaits_replies(subject)?;
     }
+    let replies = options.filter_replies.as_deref().map(reply_filter).transpose()?;
     let document = match &options.input_file {
         Some(path) if path == Path::new("-") && options.discovery.nodes.as_deref() == Some(path) => {
             return Err(Failure::usage("--input-file and --nodes cannot both read stdin"));
@@ -168,7 +174,7 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     }
     let fleet = fleet.online(global).await?;
     let request = Asked { options, form, prompts: global.prompts(), service: ddl.metadata.service, action };
-    let result = call(&fleet, &request, &filter, data).await;
+    let result = call(&fleet, &request, &filter, data, replies).await;
     if let (Form::Jsonl, Err(failure)) = (form, &result) {
         output::print(&document::error(failure.message()));
     }
@@ -188,6 +194,19 @@ fn form(options: &Options) -> Result<Form, Failure> {
             .hint("redirect stdout instead: choria req … -O jsonl >FILE"));
     }
     Ok(form)
+}
+
+fn reply_filter(expression: &str) -> Result<ReplyFilter, Failure> {
+    ReplyFilter::new(expression).map_err(|error| {
+        let failure = Failure::usage(format!("--filter-replies {error}"));
+        match error {
+            // the parser draws where it stopped
+            ReplyFilterError::Syntax(place) => {
+                place.lines().fold(failure, |failure, line| failure.because(harmless(line)))
+            }
+            _ => failure,
+        }
+    })
 }
 
 /// A subject that replies can be published to.
@@ -262,6 +281,7 @@ async fn call(
     asked: &Asked<'_>,
     filter: &choria_protocol::Filter,
     data: Map<String, Value>,
+    mut replies: Option<ReplyFilter>,
 ) -> Result<u8, Failure> {
     let Asked { options, form, action, .. } = asked;
     let mut nodes = Vec::new();
@@ -312,6 +332,9 @@ async fn call(
     let finished = tokio::select! {
         summary = fleet.call(call, |answer: Answer| {
             heard.add(&answer);
+            if replies.as_mut().is_some_and(|filter| !filter.passes(answer.as_filtered())) {
+                return;
+            }
             summaries.iter_mut().for_each(|summary| summary.add(&answer));
             if *form == Form::Jsonl {
                 output::print(&document::result(&answer));
@@ -341,6 +364,12 @@ async fn call(
         colour: fleet.colour(),
     };
     deliver(options, &results.written(options, *form)?)?;
+    if let Some((count, reason)) = replies.as_ref().and_then(ReplyFilter::undecided) {
+        output::note(&format!(
+            "warning: --filter-replies left out {count} replies for which it is neither true nor false, first {}\n",
+            harmless(reason)
+        ));
+    }
     if interrupted {
         output::note("Interrupted\n");
         return Ok(Code::Interrupted as u8);
