@@ -1,8 +1,8 @@
 //! What an operator may add to a command, against a running network (docs/spec/07 §2.9, §5.4, §7).
 
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Ipv4Addr;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -29,13 +29,15 @@ fn story(network: &Network) -> Result<()> {
     results_have_many_forms(&operator, &names)?;
     inputs_come_from_files(network, &operator)?;
     replies_are_chosen_by_an_expression(&operator, &names)?;
-    silence_ends_a_request(network, &operator, &names)
+    silence_ends_a_request(network, &operator, &names)?;
+    pings_come_in_rounds_and_forms(network, &operator, &names)
 }
 
 /// Runs a command that is given this on stdin.
 fn fed(operator: &Operator, arguments: &[&str], text: &str) -> Result<Finished> {
     let mut child = operator.command(arguments).stdin(Stdio::piped()).spawn()?;
-    child.stdin.take().context("no stdin")?.write_all(text.as_bytes())?;
+    // a command that refuses its arguments has ended before it reads
+    drop(child.stdin.take().context("no stdin")?.write_all(text.as_bytes()));
     let output = child.wait_with_output()?;
     Ok(Finished {
         code: output.status.code().unwrap_or(-1),
@@ -185,6 +187,86 @@ fn silence_ends_a_request(network: &Network, operator: &Operator, names: &[Strin
     ensure!(ended.stdout.contains(&format!("processing {SERVERS} / {} hosts", SERVERS + 1)), "{ended:?}");
     ensure!(ended.stdout.contains("No Responses from: 1") && ended.stdout.contains(GHOST), "{ended:?}");
     Ok(())
+}
+
+fn pings_come_in_rounds_and_forms(network: &Network, operator: &Operator, names: &[String]) -> Result<()> {
+    let all = SERVERS.to_string();
+    let ping = ["ping", "--timeout", "20", "--expect", &all];
+    let form = |more: &[&str]| operator.ok(&[&ping[..], more].concat());
+    let column = |csv: &str, column: usize| -> Vec<String> {
+        csv.lines().skip(1).filter_map(|line| Some(line.split(',').nth(column)?.to_owned())).collect()
+    };
+
+    ensure!(column(&form(&["-O", "csv", "--sort", "name"])?, 0) == names, "not by name");
+    let times: Vec<f64> = column(&form(&["-O", "csv", "--sort", "time"])?, 1)
+        .iter()
+        .map(|time| time.parse())
+        .collect::<Result<_, _>>()?;
+    ensure!(times.len() == SERVERS && times.is_sorted(), "{times:?}");
+    let text = form(&["--sort", "name"])?;
+    let shown: Vec<&str> = text.lines().take(SERVERS).filter_map(|line| line.split(' ').next()).collect();
+    ensure!(shown == names && text.contains("ping statistics"), "{text}");
+    ensure!(sorted(&form(&["-O", "names"])?) == names, "no names");
+    ensure!(form(&["-O", "yaml"])?.contains("replies:"), "no YAML");
+    ensure!(form(&["-O", "table"])?.contains("│ Identity "), "no table");
+
+    let list = network.folder().join("expected");
+    write_private(&list, format!("# the fleet\n{}\n\n{GHOST}\n", names.join("\n")).as_bytes())?;
+    let list = list.display().to_string();
+    let rounds = form(&["--count", "3", "--interval", "100ms", "--against", &list])?;
+    ensure!(rounds.lines().count() == 3, "{rounds}");
+    for line in rounds.lines() {
+        ensure!(line.contains(&format!("Z {SERVERS} replies max: ")), "{line}");
+        ensure!(line.ends_with(&format!(" silent: {GHOST}")), "{line}");
+    }
+    let rounds = form(&["--count", "2", "--interval", "100ms", "--against", &list, "-O", "jsonl"])?;
+    for (number, line) in (1..).zip(rounds.lines()) {
+        let line: Value = serde_json::from_str(line)?;
+        ensure!(line.get("round").and_then(Value::as_u64) == Some(number), "{line}");
+        ensure!(line.pointer("/stats/replies").and_then(Value::as_u64) == Some(SERVERS as u64), "{line}");
+        ensure!(line.pointer("/silent/0").and_then(Value::as_str) == Some(GHOST), "{line}");
+    }
+    ensure!(rounds.lines().count() == 2, "{rounds}");
+    let rounds = form(&["--count", "2", "--interval", "100ms", "--against", &list, "-O", "csv"])?;
+    ensure!(column(&rounds, 1) == [all.as_str(), &all] && column(&rounds, 5) == ["1", "1"], "{rounds}");
+
+    let watching = watched(operator, &[&ping[..], &["--watch", "--interval", "100ms"]].concat(), 3)?;
+    ensure!(watching.code == 130 && watching.stdout.lines().count() >= 3, "{watching:?}");
+
+    let nobody = ["ping", "-I", GHOST, "--timeout", "1", "--count", "2", "--interval", "100ms"];
+    let nobody = operator.run(&nobody)?;
+    ensure!(nobody.code == 3 && nobody.stdout.matches("0 replies").count() == 2, "{nobody:?}");
+    for more in [
+        &["--interval", "1"][..],
+        &["--watch", "--count", "2"],
+        &["--count", "0"],
+        &["--watch", "--interval", "0"],
+        &["--count", "2", "-O", "json"],
+        &["--count", "2", "--names"],
+        &["--count", "2", "--sort", "name"],
+    ] {
+        let refused = operator.run(&[&["ping"], more].concat())?;
+        ensure!(refused.code == 2 && refused.stdout.is_empty(), "{more:?}: {refused:?}");
+    }
+    let missing = operator.run(&["ping", "--against", "missing"])?;
+    ensure!(missing.code == 1 && missing.stderr.contains("missing"), "{missing:?}");
+    Ok(())
+}
+
+/// Runs a command without end until it has printed so many lines, and presses Ctrl-C.
+fn watched(operator: &Operator, arguments: &[&str], lines: usize) -> Result<Finished> {
+    let mut child = operator.command(arguments).spawn()?;
+    let mut reader = BufReader::new(child.stdout.take().context("no stdout")?);
+    let mut stdout = String::new();
+    for _ in 0..lines {
+        ensure!(reader.read_line(&mut stdout)? > 0, "it ended by itself: {stdout}");
+    }
+    let pressed = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+    ensure!(pressed.success(), "{pressed}");
+    reader.read_to_string(&mut stdout)?;
+    let output = child.wait_with_output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok(Finished { code: output.status.code().unwrap_or(-1), stdout, stderr, took: Duration::ZERO })
 }
 
 /// The replies of a request that nobody waits for arrive where it says.
