@@ -30,7 +30,8 @@ fn story(network: &Network) -> Result<()> {
     inputs_come_from_files(network, &operator)?;
     replies_are_chosen_by_an_expression(&operator, &names)?;
     silence_ends_a_request(network, &operator, &names)?;
-    pings_come_in_rounds_and_forms(network, &operator, &names)
+    pings_come_in_rounds_and_forms(network, &operator, &names)?;
+    facts_are_not_waited_for(network, &operator, &names)
 }
 
 /// Runs a command that is given this on stdin.
@@ -267,6 +268,27 @@ fn watched(operator: &Operator, arguments: &[&str], lines: usize) -> Result<Fini
     let output = child.wait_with_output()?;
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     Ok(Finished { code: output.status.code().unwrap_or(-1), stdout, stderr, took: Duration::ZERO })
+}
+
+/// The agent's own timeout is longer than anybody here waits.
+fn facts_are_not_waited_for(network: &Network, operator: &Operator, names: &[String]) -> Result<()> {
+    let list = network.folder().join("nodes");
+    write_private(&list, format!("{}\n{GHOST}\n", names.join("\n")).as_bytes())?;
+    let list = list.display().to_string();
+    let facts = ["facts", "hostname", "--nodes", &list];
+    let usual = operator.run(&facts)?;
+    let short = operator.run(&[&facts[..], &["--timeout", "1s"]].concat())?;
+    for told in [&usual, &short] {
+        ensure!(told.code == 0 && told.stdout.contains("No Responses from: 1"), "{told:?}");
+        ensure!(names.iter().all(|name| told.stdout.contains(name)), "{told:?}");
+    }
+    ensure!(
+        short.took + Duration::from_secs(2) < usual.took,
+        "{:?} is not shorter than {:?}",
+        short.took,
+        usual.took
+    );
+    Ok(())
 }
 
 /// The replies of a request that nobody waits for arrive where it says.

@@ -17,7 +17,7 @@ use crate::output::{self, format, harmless};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  choria facts os.family\n  choria facts memory.size -n -F role=web\n  choria facts role --json"
+    after_help = "Examples:\n  choria facts os.family\n  choria facts memory.size -n -F role=web\n  choria facts role --json --timeout 5"
 )]
 pub(crate) struct Options {
     /// Path of the fact, such as `memory.size`
@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// Say more about the request
     #[arg(long, short)]
     verbose: bool,
+    /// How long to wait for replies, in seconds or as a duration
+    #[arg(long, value_name = "SECONDS", value_parser = crate::arguments::seconds)]
+    timeout: Option<Duration>,
     /// Do not draw a progress bar
     #[arg(long, visible_alias = "no-progress")]
     np: bool,
@@ -107,6 +110,7 @@ async fn collect(
     data.insert(String::from("fact"), Value::String(options.fact.clone()));
     let mut call = Call::new("rpcutil", "get_fact", data, found.nodes);
     call.progress = !(options.np || options.json);
+    call.timeout = options.timeout;
     let mut values = Values::new();
     let mut failed = Vec::new();
     let summary = fleet
