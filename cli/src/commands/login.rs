@@ -1,6 +1,7 @@
 //! `choria login`: a token from the login service (docs/spec/07 §7.6, decision D2).
 
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use choria_client::login::{self, LoggedIn, LoginTrust};
@@ -16,9 +17,12 @@ use crate::fleet;
 use crate::output::prompt::Prompts;
 use crate::output::{self, format, harmless};
 
+/// In bytes; a question at a terminal takes as many.
+const LONGEST_PASSWORD: usize = 1_024;
+
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  choria login\n  choria login --username alice --password-file ~/.password\n  choria login --if-needed 10m"
+    after_help = "Examples:\n  choria login\n  choria login --username alice --password-file ~/.password\n  choria login --if-needed 10m\n  choria login --status\n  TOKEN=$(choria login --if-needed --print)"
 )]
 pub(crate) struct Options {
     /// Who to log in as; asked for when absent
@@ -42,6 +46,9 @@ pub(crate) struct Options {
     /// Do not verify the login service: whoever answers gets the password
     #[arg(long, group = "trust")]
     insecure: bool,
+    /// Print the token to stdout, and everything else to stderr
+    #[arg(long, conflicts_with = "status")]
+    print: bool,
     /// Say how long the present token is valid, and end with code 5 when it is not
     #[arg(long)]
     status: bool,
@@ -60,6 +67,9 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
         && left > i64::try_from(wanted.as_secs()).unwrap_or(i64::MAX)
     {
         output::note(&format!("The token is valid for {}\n", format::long(left)));
+        if options.print {
+            print_token(&config.token_and_seed_files()?.0)?;
+        }
         return Ok(0);
     }
     if let Some(url) = &options.url {
@@ -80,12 +90,26 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     };
     let password = password(global.prompts(), options)?;
     let logged_in = exchange(&config, global.prompts(), options, &username, &password).await?;
-    output::print(&format!("Token saved to {}\n", absolute(&logged_in).display()));
+    let saved = format!("Token saved to {}\n", absolute(&logged_in).display());
+    if options.print {
+        output::note(&saved);
+        print_token(&logged_in.token_file)?;
+    } else {
+        output::print(&saved);
+    }
     if let Some(expires) = logged_in.expires {
         let left = expires.saturating_sub(clock::unix_seconds());
         output::note(&format!("Valid for {}, until {}\n", format::long(left), format::token_time(expires)));
     }
     Ok(0)
+}
+
+/// The token without the key that belongs to it, which stays in its file.
+fn print_token(file: &Path) -> Result<(), Failure> {
+    let token =
+        private_file::read_secret(file).doing(|| format!("cannot read the token {}", file.display()))?;
+    output::print(&format!("{}\n", token.expose()));
+    Ok(())
 }
 
 fn absolute(logged_in: &LoggedIn) -> PathBuf {
@@ -117,13 +141,30 @@ fn password(prompts: Prompts, options: &Options) -> Result<Secret, Failure> {
             .doing(|| format!("cannot read the password from {}", path.display()));
     }
     if options.password_stdin {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut std::io::stdin().lock(), &mut line)?;
-        let end = line.trim_end_matches(['\r', '\n']).len();
-        line.truncate(end);
-        return Ok(Secret::new(line));
+        return first_line(std::io::stdin().lock());
     }
     prompts.secret("Password", "--password-file FILE or --password-stdin")
+}
+
+/// A password with a line end or without; no longer than one may be.
+fn first_line(from: impl std::io::BufRead) -> Result<Secret, Failure> {
+    let limit = u64::try_from(LONGEST_PASSWORD + 2).unwrap_or(u64::MAX);
+    let mut line = zeroize::Zeroizing::new(Vec::with_capacity(LONGEST_PASSWORD + 2));
+    for byte in from.take(limit).bytes() {
+        match byte? {
+            b'\n' => break,
+            other => line.push(other),
+        }
+    }
+    let text = std::str::from_utf8(&line).map_err(|_| Failure::new("the password is not UTF-8 text"))?;
+    let password = text.trim_end_matches('\r');
+    if password.is_empty() {
+        return Err(Failure::usage("--password-stdin: there is no password on stdin"));
+    }
+    if password.len() > LONGEST_PASSWORD {
+        return Err(Failure::usage(format!("the password is longer than {LONGEST_PASSWORD} bytes")));
+    }
+    Ok(Secret::new(password.to_owned()))
 }
 
 async fn exchange(
@@ -173,4 +214,22 @@ fn ask(
         harmless(fingerprint)
     ));
     prompts.confirm("Trust it from now on", "--fingerprint SHA256")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_line;
+
+    #[test]
+    fn a_password_is_one_line_of_bounded_length() {
+        for (given, password) in [("secret\n", "secret"), ("secret", "secret"), (" s \r\nmore", " s ")] {
+            assert_eq!(first_line(given.as_bytes()).unwrap().expose(), password);
+        }
+        let longest = "x".repeat(1_024);
+        assert_eq!(first_line(format!("{longest}\r\n").as_bytes()).unwrap().expose(), longest);
+        for refused in ["", "\n", &format!("{longest}x")] {
+            assert_eq!(first_line(refused.as_bytes()).unwrap_err().exit_code(), 2, "{} bytes", refused.len());
+        }
+        assert!(first_line([0xff, b'\n'].as_slice()).is_err());
+    }
 }
