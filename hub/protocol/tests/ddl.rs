@@ -114,6 +114,32 @@ fn texts_become_values_and_defaults_are_filled_in() {
 }
 
 #[test]
+fn inputs_of_a_document_are_texts_or_values_and_texts_replace_them() {
+    let ddl = example();
+    let action = ddl.action("go").unwrap();
+    let document = json!({
+        "count": "12", "ratio": 2, "ON": true, "map": {"k": 1}, "many": "[1,2]", "WORD": "abc", "one": "b",
+    });
+    let (data, _) =
+        action.inputs(document.as_object().unwrap(), &texts(&[("word", "xyz"), ("ratio", "1.5")])).unwrap();
+    assert_eq!(
+        Value::Object(data),
+        json!({"count": 12, "ratio": 1.5, "on": true, "map": {"k": 1}, "many": [1, 2], "word": "xyz", "one": "b"})
+    );
+    for (document, says) in [
+        (json!({"word": 7}), "'word': is not a string"),
+        (json!({"word": null}), "'word': is not a string"),
+        (json!({"word": "abc", "count": "x"}), "should be a whole number"),
+        (json!({"word": "abc", "count": 1.5}), "is not an integer"),
+        (json!({"word": "abc", "nope": 1}), "'nope' has not been declared"),
+        (json!({"count": 1}), "'word' is required"),
+    ] {
+        let error = action.inputs(document.as_object().unwrap(), &texts(&[])).unwrap_err().to_string();
+        assert!(error.contains(says), "{document}: {error}");
+    }
+}
+
+#[test]
 fn bad_inputs_are_named() {
     let ddl = example();
     let action = ddl.action("go").unwrap();
