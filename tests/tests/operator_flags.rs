@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use choria_host::private_file::write_private;
 use choria_tests::request::read_reply;
 use choria_tests::{Finished, NODE, Network, Operator, Stage};
@@ -32,7 +32,8 @@ fn story(network: &Network) -> Result<()> {
     replies_are_chosen_by_an_expression(&operator, &names)?;
     silence_ends_a_request(network, &operator, &names)?;
     pings_come_in_rounds_and_forms(network, &operator, &names)?;
-    facts_are_not_waited_for(network, &operator, &names)
+    facts_are_not_waited_for(network, &operator, &names)?;
+    every_command_that_reads_has_forms(&operator, &names)
 }
 
 /// Runs a command that is given this on stdin.
@@ -289,6 +290,51 @@ fn facts_are_not_waited_for(network: &Network, operator: &Operator, names: &[Str
         short.took,
         usual.took
     );
+    Ok(())
+}
+
+fn every_command_that_reads_has_forms(operator: &Operator, names: &[String]) -> Result<()> {
+    let lines = |arguments: &[&str]| -> Result<Vec<Value>> {
+        let text = operator.ok(arguments)?;
+        Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+    };
+    let field = |lines: &[Value], name: &str| -> Vec<String> {
+        lines.iter().filter_map(|line| Some(line.get(name)?.as_str()?.to_owned())).collect()
+    };
+
+    let identities: Vec<String> = names.iter().map(|name| format!("{{\"identity\":\"{name}\"}}")).collect();
+    for (form, expected) in [
+        ("names", names.join("\n")),
+        ("jsonl", identities.join("\n")),
+        ("csv", format!("identity\n{}", names.join("\n"))),
+        ("json", format!("[\n  \"{}\"\n]", names.join("\",\n  \""))),
+    ] {
+        let text = operator.ok(&["discover", "-O", form])?;
+        ensure!(text.trim_end() == expected, "{form}: {text}");
+    }
+    let yaml = operator.ok(&["discover", "-O", "yaml"])?;
+    ensure!(names.iter().all(|name| yaml.contains(name)), "{yaml}");
+
+    let facts = lines(&["facts", "hostname", "-O", "jsonl"])?;
+    ensure!(field(&facts, "value") == names, "{facts:?}");
+    let csv = operator.ok(&["facts", "hostname", "-n", "-O", "csv"])?;
+    let rows: Vec<String> = names.iter().map(|name| format!("{name},1,{name}")).collect();
+    ensure!(csv.trim_end() == format!("fact,matches,nodes\n{}", rows.join("\n")), "{csv}");
+    ensure!(sorted(&operator.ok(&["facts", "memory.size", "-O", "names"])?) == names);
+    ensure!(operator.ok(&["facts", "hostname", "-O", "table"])?.contains("│ Fact "));
+    ensure!(operator.ok(&["facts", "hostname", "-O", "yaml"])?.contains("identities:"));
+
+    let name = names.first().context("no nodes")?;
+    let [inventory] =
+        lines(&["inventory", name, "-O", "jsonl"])?.try_into().map_err(|_| anyhow!("not one"))?;
+    let hostname = inventory.pointer("/inventory/facts/hostname").and_then(Value::as_str);
+    ensure!(hostname == Some(name), "{inventory}");
+    let csv = operator.ok(&["inventory", "--collectives", "-O", "csv"])?;
+    ensure!(csv == format!("collective,nodes\nchoria,{SERVERS}\n"), "{csv}");
+    for refused in [&["inventory", name, "-O", "csv"][..], &["inventory", "--collectives", "-O", "names"]] {
+        let refused = operator.run(refused)?;
+        ensure!(refused.code == 2 && refused.stderr.contains("cannot be written as"), "{refused:?}");
+    }
     Ok(())
 }
 

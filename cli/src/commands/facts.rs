@@ -12,8 +12,9 @@ use crate::discovery_flags::DiscoveryFlags;
 use crate::failure::{Code, Failure};
 use crate::filter_flags::FilterFlags;
 use crate::fleet::{Call, Fleet};
+use crate::output::form::{Form, FormFlag};
 use crate::output::table::Table;
-use crate::output::{self, format, harmless};
+use crate::output::{self, csv, format, harmless};
 
 #[derive(Debug, Args)]
 #[command(
@@ -26,11 +27,13 @@ pub(crate) struct Options {
     filter: FilterFlags,
     #[command(flatten)]
     discovery: DiscoveryFlags,
+    #[command(flatten)]
+    form: FormFlag,
     /// Results as a table
-    #[arg(long, short)]
+    #[arg(long, short, group = "form")]
     table: bool,
     /// Results as JSON
-    #[arg(long, short, conflicts_with = "table")]
+    #[arg(long, short, group = "form")]
     json: bool,
     /// Name the nodes behind each value
     #[arg(long, short = 'n')]
@@ -50,9 +53,11 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
+    let classic = [(options.json, Form::Json), (options.table, Form::Table)];
+    let form = options.form.form(classic.into_iter().find_map(|(given, form)| given.then_some(form)))?;
     let filter = options.filter.filter(Some("rpcutil"))?;
     let fleet = Fleet::connect(global, options.filter.target.as_deref()).await?;
-    let result = collect(&fleet, &filter, options).await;
+    let result = collect(&fleet, &filter, options, form).await;
     fleet.close().await;
     let (mut values, summary) = result?;
     let mut rows: Vec<(String, Vec<String>)> = std::mem::take(&mut values).into_iter().collect();
@@ -61,30 +66,9 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     if options.reverse {
         rows.reverse();
     }
-    if options.json {
-        let document: Map<String, Value> = rows
-            .iter()
-            .map(|(value, nodes)| (value.clone(), json!({"count": nodes.len(), "identities": nodes})))
-            .collect();
-        output::print(&output::json(&document));
+    output::print(&written(options, &rows, form)?);
+    if !matches!(form, Form::Text | Form::Table) {
         return Ok(0);
-    }
-    if options.table {
-        let mut headers = vec!["Fact", "Matches"];
-        if options.show_nodes {
-            headers.push("Nodes");
-        }
-        let mut table = Table::new(&headers);
-        for (value, nodes) in &rows {
-            let mut row = vec![value.clone(), nodes.len().to_string()];
-            if options.show_nodes {
-                row.push(nodes.join("\n"));
-            }
-            table.row(row);
-        }
-        output::print(&table.render());
-    } else {
-        output::print(&report(&options.fact, &rows, options.show_nodes));
     }
     let took = format::short(summary.took, Duration::from_millis(1));
     output::print(&format!(
@@ -95,12 +79,70 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     Ok(0)
 }
 
+fn written(options: &Options, rows: &[(String, Vec<String>)], form: Form) -> Result<String, Failure> {
+    Ok(match form {
+        Form::Json | Form::Yaml => {
+            let document: Map<String, Value> = rows
+                .iter()
+                .map(|(value, nodes)| (value.clone(), json!({"count": nodes.len(), "identities": nodes})))
+                .collect();
+            form.document(&document)?.unwrap_or_default()
+        }
+        Form::Jsonl => rows
+            .iter()
+            .map(|(value, nodes)| {
+                output::json_line(&json!({"value": value, "count": nodes.len(), "identities": nodes}))
+            })
+            .collect(),
+        Form::Csv => grid(rows, options.show_nodes, &["fact", "matches", "nodes"], " ")
+            .iter()
+            .map(|row| csv::line(row))
+            .collect(),
+        Form::Table => {
+            let grid = grid(rows, options.show_nodes, &["Fact", "Matches", "Nodes"], "\n");
+            let mut grid = grid.into_iter();
+            let headers = grid.next().unwrap_or_default();
+            let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+            let mut table = Table::new(&headers);
+            grid.for_each(|row| table.row(row));
+            table.render()
+        }
+        Form::Names => {
+            let mut names: Vec<String> = rows
+                .iter()
+                .flat_map(|(_, nodes)| nodes)
+                .map(|name| format!("{}\n", harmless(name)))
+                .collect();
+            names.sort();
+            names.concat()
+        }
+        Form::Text => report(&options.fact, rows, options.show_nodes),
+    })
+}
+
+/// Headers and rows; the names of a row's nodes stand in one cell.
+fn grid(
+    rows: &[(String, Vec<String>)],
+    show_nodes: bool,
+    headers: &[&str; 3],
+    between: &str,
+) -> Vec<Vec<String>> {
+    let columns = if show_nodes { 3 } else { 2 };
+    let body =
+        rows.iter().map(|(value, nodes)| [value.clone(), nodes.len().to_string(), nodes.join(between)]);
+    std::iter::once(headers.map(str::to_owned))
+        .chain(body)
+        .map(|row| row.into_iter().take(columns).collect())
+        .collect()
+}
+
 type Values = BTreeMap<String, Vec<String>>;
 
 async fn collect(
     fleet: &Fleet,
     filter: &choria_protocol::Filter,
     options: &Options,
+    form: Form,
 ) -> Result<(Values, crate::fleet::Summary), Failure> {
     let found = fleet.discover(filter, &options.discovery, false).await?;
     if found.nodes.is_empty() {
@@ -109,7 +151,7 @@ async fn collect(
     let mut data = Map::new();
     data.insert(String::from("fact"), Value::String(options.fact.clone()));
     let mut call = Call::new("rpcutil", "get_fact", data, found.nodes);
-    call.progress = !(options.np || options.json);
+    call.progress = form == Form::Text && !options.np;
     call.timeout = options.timeout;
     let mut values = Values::new();
     let mut failed = Vec::new();

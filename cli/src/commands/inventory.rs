@@ -11,8 +11,9 @@ use crate::discovery_flags::DiscoveryFlags;
 use crate::failure::{Code, Failure};
 use crate::filter_flags::FilterFlags;
 use crate::fleet::{Call, Fleet};
+use crate::output::form::{Form, FormFlag};
 use crate::output::table::{self, Table};
-use crate::output::{self, format, harmless};
+use crate::output::{self, csv, format, harmless};
 
 #[derive(Debug, Args)]
 #[command(
@@ -29,14 +30,20 @@ pub(crate) struct Options {
     collectives: bool,
     #[command(flatten)]
     filter: FilterFlags,
+    #[command(flatten)]
+    form: FormFlag,
     /// Results as JSON
-    #[arg(long, short)]
+    #[arg(long, short, group = "form")]
     json: bool,
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
+    let form = options.form.form(options.json.then_some(Form::Json))?;
     if options.collectives {
-        return collectives(global, options).await;
+        return collectives(global, options, form).await;
+    }
+    if matches!(form, Form::Table | Form::Csv | Form::Names) {
+        return Err(form.refused("text, json, jsonl or yaml"));
     }
     let Some(identity) = &options.identity else {
         return Err(Failure::usage("please specify a node to retrieve inventory for"));
@@ -51,11 +58,8 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
         )));
     };
     let stats = stats.unwrap_or_default();
-    if options.json {
-        output::print(&output::json(&json!({"inventory": inventory, "daemon_stats": stats})));
-    } else {
-        output::print(&report(identity, &inventory, &stats, options.no_facts));
-    }
+    let document = form.document(&json!({"inventory": inventory, "daemon_stats": stats}))?;
+    output::print(&document.unwrap_or_else(|| report(identity, &inventory, &stats, options.no_facts)));
     Ok(0)
 }
 
@@ -152,7 +156,10 @@ fn columns(names: &[String], count: usize) -> String {
     out
 }
 
-async fn collectives(global: &Global, options: &Options) -> Result<u8, Failure> {
+async fn collectives(global: &Global, options: &Options, form: Form) -> Result<u8, Failure> {
+    if form == Form::Names {
+        return Err(form.refused("text, table, csv, json, jsonl or yaml"));
+    }
     let filter = options.filter.filter(Some("rpcutil"))?;
     let fleet = Fleet::connect(global, options.filter.target.as_deref()).await?;
     let found = fleet.discover(&filter, &DiscoveryFlags::default(), false).await?;
@@ -162,7 +169,7 @@ async fn collectives(global: &Global, options: &Options) -> Result<u8, Failure> 
     }
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut call = Call::new("rpcutil", "collective_info", Map::new(), found.nodes);
-    call.progress = !options.json;
+    call.progress = form == Form::Text;
     let summary = fleet
         .call(call, |answer: Answer| {
             for name in strings(&answer.data, "collectives") {
@@ -172,14 +179,19 @@ async fn collectives(global: &Global, options: &Options) -> Result<u8, Failure> 
         .await;
     fleet.close().await;
     let summary = summary?;
-    if options.json {
-        output::print(&output::json(&counts));
+    if let Some(document) = form.document(&counts)? {
+        output::print(&document);
         return Ok(0);
     }
     let mut table = Table::new(&["Collective", "Nodes"])
         .title(format!("Collective Report for {} nodes", summary.responses));
     let mut rows: Vec<_> = counts.into_iter().collect();
     rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    if form == Form::Csv {
+        let lines: String = rows.iter().map(|(name, count)| csv::line(&[name, &count.to_string()])).collect();
+        output::print(&(csv::line(&["collective", "nodes"]) + &lines));
+        return Ok(0);
+    }
     for (name, count) in rows {
         table.row(vec![name, count.to_string()]);
     }

@@ -2,8 +2,10 @@
 //! (docs/spec/07 §2.9).
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::output;
 
 /// Takes the place of `-O` for whoever never wants text.
 const VARIABLE: &str = "CHORIA_OUTPUT";
@@ -24,6 +26,24 @@ pub(crate) enum Form {
     Csv,
     /// Names of nodes, one on each line
     Names,
+}
+
+impl Form {
+    /// A value in one of the forms that hold any; nothing in the others.
+    pub(crate) fn document<T: Serialize>(self, value: &T) -> Result<Option<String>, Failure> {
+        Ok(match self {
+            Form::Json => Some(output::json(value)),
+            Form::Jsonl => Some(output::json_line(value)),
+            Form::Yaml => Some(output::yaml(value)?),
+            Form::Text | Form::Table | Form::Csv | Form::Names => None,
+        })
+    }
+
+    /// A form that the results of a command cannot have.
+    pub(crate) fn refused(self, instead: &str) -> Failure {
+        let name = self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        Failure::usage(format!("these results cannot be written as {name}")).hint(format!("use {instead}"))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -163,11 +163,11 @@ async fn once(
         output::print(&lines);
     }
     let silent = expected.map(|names| silent(names, &round));
-    let document = |silent| Document::new(&round, silent, Some(round.overhead));
     match form {
-        Form::Json => output::print(&output::json(&document(silent))),
-        Form::Jsonl => output::print(&output::json_line(&document(silent))),
-        Form::Yaml => output::print(&output::yaml(&document(silent))?),
+        Form::Json | Form::Jsonl | Form::Yaml => {
+            let document = Document::new(&round, silent, Some(round.overhead));
+            output::print(&form.document(&document)?.unwrap_or_default());
+        }
         Form::Csv | Form::Table => {
             output::print(&grid(&round.pongs, form));
             tell(&silent.unwrap_or_default(), round.invalid);

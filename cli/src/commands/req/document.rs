@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::answer::Answer;
 use super::summary::Summary;
 use crate::failure::Failure;
-use crate::output;
 use crate::output::form::Form;
 
 fn time(seconds: i64) -> String {
@@ -78,13 +77,7 @@ pub(crate) fn whole(
 
 /// The id of a request whose replies go elsewhere.
 pub(crate) fn request_id(id: &str, form: Form) -> Result<String, Failure> {
-    let document = json!({"requestid": id});
-    Ok(match form {
-        Form::Json => output::json(&document),
-        Form::Jsonl => output::json_line(&document),
-        Form::Yaml => output::yaml(&document)?,
-        Form::Text | Form::Table | Form::Csv | Form::Names => format!("{id}\n"),
-    })
+    Ok(form.document(&json!({"requestid": id}))?.unwrap_or_else(|| format!("{id}\n")))
 }
 
 fn line(kind: &str, fields: Value) -> String {
