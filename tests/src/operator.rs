@@ -1,12 +1,13 @@
 //! A person at a terminal: runs `choria` and reads what it prints.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{binary, wait_until};
+use crate::process::{binary, signal, wait_until};
 
 #[derive(Debug)]
 pub struct Operator {
@@ -24,6 +25,15 @@ pub struct Finished {
 }
 
 impl Finished {
+    fn new(output: &Output, started: Instant) -> Self {
+        Finished {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: started.elapsed(),
+        }
+    }
+
     pub fn json(&self) -> Result<serde_json::Value> {
         serde_json::from_str(&self.stdout).with_context(|| format!("not JSON: {}", self.stdout))
     }
@@ -48,13 +58,35 @@ impl Operator {
     /// Runs to the end, whatever that is.
     pub fn run(&self, arguments: &[&str]) -> Result<Finished> {
         let started = Instant::now();
-        let output = self.command(arguments).output()?;
-        Ok(Finished {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            took: started.elapsed(),
-        })
+        Ok(Finished::new(&self.command(arguments).output()?, started))
+    }
+
+    /// The same with this text on stdin.
+    pub fn run_with(&self, arguments: &[&str], text: &str) -> Result<Finished> {
+        let started = Instant::now();
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn()?;
+        // a command that refuses its arguments has ended before it reads
+        drop(child.stdin.take().context("no stdin")?.write_all(text.as_bytes()));
+        Ok(Finished::new(&child.wait_with_output()?, started))
+    }
+
+    /// Runs a command without end until it has printed so many lines, and presses Ctrl-C.
+    pub fn run_for(&self, arguments: &[&str], lines: usize) -> Result<Finished> {
+        let started = Instant::now();
+        let mut child = self.command(arguments).spawn()?;
+        let mut reader = BufReader::new(child.stdout.take().context("no stdout")?);
+        let mut printed = Vec::new();
+        for _ in 0..lines {
+            ensure!(
+                reader.read_until(b'\n', &mut printed)? > 0,
+                "choria {} ended by itself",
+                arguments.join(" ")
+            );
+        }
+        signal(child.id(), "-INT")?;
+        reader.read_to_end(&mut printed)?;
+        let output = child.wait_with_output()?;
+        Ok(Finished::new(&Output { stdout: printed, ..output }, started))
     }
 
     /// Runs a command that must succeed and returns what it printed.

@@ -6,8 +6,9 @@ use choria_protocol::ddl::{Action, Display};
 use serde_json::Value;
 
 use super::answer::Answer;
+use super::options::{Options, Shown};
 use super::summary::Summary;
-use super::{Options, Shown, document, text};
+use super::{document, text};
 use crate::failure::Failure;
 use crate::output::colour::{Colour, Paint};
 use crate::output::form::Form;
