@@ -18,10 +18,6 @@ use crate::output::{self, csv, harmless};
 )]
 pub(crate) struct Options {
     #[command(flatten)]
-    filter: FilterFlags,
-    #[command(flatten)]
-    discovery: DiscoveryFlags,
-    #[command(flatten)]
     form: FormFlag,
     /// Say how nodes were found and how long it took
     #[arg(long, short)]
@@ -32,6 +28,11 @@ pub(crate) struct Options {
     /// In the order of the answers
     #[arg(long)]
     unsorted: bool,
+    // last: their headings in the help would hold for what comes after them
+    #[command(flatten)]
+    filter: FilterFlags,
+    #[command(flatten)]
+    discovery: DiscoveryFlags,
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {

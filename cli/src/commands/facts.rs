@@ -24,10 +24,6 @@ pub(crate) struct Options {
     /// Path of the fact, such as `memory.size`
     fact: String,
     #[command(flatten)]
-    filter: FilterFlags,
-    #[command(flatten)]
-    discovery: DiscoveryFlags,
-    #[command(flatten)]
     form: FormFlag,
     /// Results as a table
     #[arg(long, short, group = "form")]
@@ -50,6 +46,11 @@ pub(crate) struct Options {
     /// Do not draw a progress bar
     #[arg(long, visible_alias = "no-progress")]
     np: bool,
+    // last: their headings in the help would hold for what comes after them
+    #[command(flatten)]
+    filter: FilterFlags,
+    #[command(flatten)]
+    discovery: DiscoveryFlags,
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {

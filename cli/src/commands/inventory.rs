@@ -29,12 +29,13 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "identity")]
     collectives: bool,
     #[command(flatten)]
-    filter: FilterFlags,
-    #[command(flatten)]
     form: FormFlag,
     /// Results as JSON
     #[arg(long, short, group = "form")]
     json: bool,
+    // last: their headings in the help would hold for what comes after them
+    #[command(flatten)]
+    filter: FilterFlags,
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {

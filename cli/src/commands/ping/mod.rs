@@ -27,8 +27,6 @@ use statistics::{Statistics, millis};
 )]
 pub(crate) struct Options {
     #[command(flatten)]
-    filter: FilterFlags,
-    #[command(flatten)]
     form: FormFlag,
     /// Only the summary
     #[arg(long)]
@@ -71,6 +69,9 @@ pub(crate) struct Options {
     /// Kept for compatibility; one connection receives all replies
     #[arg(long, value_name = "N", default_value_t = 3, hide = true)]
     workers: u16,
+    // last: their headings in the help would hold for what comes after them
+    #[command(flatten)]
+    filter: FilterFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

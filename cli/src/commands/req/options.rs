@@ -26,10 +26,6 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     pub(super) input_file: Option<PathBuf>,
     #[command(flatten)]
-    pub(super) filter: FilterFlags,
-    #[command(flatten)]
-    pub(super) discovery: DiscoveryFlags,
-    #[command(flatten)]
     pub(super) form: FormFlag,
     /// Results as one JSON document
     #[arg(long, short, group = "form")]
@@ -104,6 +100,11 @@ pub(crate) struct Options {
     /// Kept for compatibility; one connection receives all replies
     #[arg(long, value_name = "N", default_value_t = 3, hide = true)]
     pub(super) workers: u16,
+    // last: their headings in the help would hold for what comes after them
+    #[command(flatten)]
+    pub(super) filter: FilterFlags,
+    #[command(flatten)]
+    pub(super) discovery: DiscoveryFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
