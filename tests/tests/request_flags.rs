@@ -169,6 +169,19 @@ fn silence_ends_a_request(network: &Network, operator: &Operator, names: &[Strin
     ensure!(ended.code == 0 && ended.took < Duration::from_secs(60), "{ended:?}");
     ensure!(ended.stdout.contains(&format!("processing {SERVERS} / {} hosts", SERVERS + 1)), "{ended:?}");
     ensure!(ended.stdout.contains("No Responses from: 1") && ended.stdout.contains(GHOST), "{ended:?}");
+
+    // Ctrl-C ends it, too, and what is known by then is told, also of replies that a filter left out
+    let request = ["req", "rpcutil", "ping", "--nodes", &list, "--timeout", "90", "-O", "jsonl"];
+    let first = format!("sender() == '{}'", names.first().context("no nodes")?);
+    for (more, results) in [(&[][..], SERVERS), (&["--filter-replies", &first], 1)] {
+        let ended = operator.run_for(&[&request[..], more].concat(), 2 + results)?;
+        ensure!(ended.code == 130 && ended.took < Duration::from_secs(60), "{more:?}: {ended:?}");
+        let last: Value = serde_json::from_str(ended.stdout.lines().last().context("no lines")?)?;
+        let silent = last.pointer("/stat/no_responses").and_then(Value::as_array).context("no statistics")?;
+        ensure!(silent.iter().any(|name| name == GHOST), "{more:?}: {last}");
+        let heard = last.pointer("/stat/responses").and_then(Value::as_u64).context("no count")?;
+        ensure!(heard + silent.len() as u64 == SERVERS as u64 + 1 && heard > 0, "{more:?}: {last}");
+    }
     Ok(())
 }
 
