@@ -180,6 +180,11 @@ impl Device {
         std::fs::read(self.folder.join(format!("store.{name}"))).ok()
     }
 
+    /// A file of its folder.
+    pub fn file(&self, name: &str) -> Result<Vec<u8>> {
+        Ok(std::fs::read(self.folder.join(name))?)
+    }
+
     /// Its source of random numbers fails from now on, or works again.
     pub fn has_entropy(&self, works: bool) -> Result<()> {
         let file = self.folder.join("entropy.none");

@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use choria_protocol::rpc::RpcReply;
 use choria_tests::device::{Device, firmware_of};
 use choria_tests::device_range::Range;
 use choria_tests::{Shot, TimeServer};
+use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 
 const BOARD: &str = "qemu-mps2";
@@ -98,6 +101,49 @@ async fn what_ended_a_run_is_said_in_the_next() -> Result<()> {
     range.device.said_times("member=true", members + 1)?;
     let console = range.device.console();
     ensure!(console.matches("the last run ended").count() == 3, "{console}");
+    Ok(())
+}
+
+/// The keys of the tokens in these bytes.
+fn keys(flash: &[u8]) -> Vec<String> {
+    let starts = flash.windows(3).enumerate().filter(|(_, start)| *start == b"eyJ").map(|(at, _)| at);
+    let tokens = starts.map(|at| {
+        let rest = flash.get(at..).unwrap_or_default().iter();
+        rest.take_while(|b| b.is_ascii_alphanumeric() || b"-_.".contains(b)).copied().collect::<Vec<u8>>()
+    });
+    let claims = tokens.filter_map(|token| {
+        let payload = URL_SAFE_NO_PAD.decode(token.split(|b| *b == b'.').nth(1)?).ok()?;
+        serde_json::from_slice::<Value>(&payload).ok()
+    });
+    claims.filter_map(|claims| Some(claims.get("public_key")?.as_str()?.to_owned())).collect()
+}
+
+/// How often the seed of this key stands in these bytes.
+fn seeds(flash: &[u8], public: &str) -> usize {
+    // most of a flash is erased, and a seed does not end in so many equal bytes
+    let windows = flash.windows(32).filter(|seed| !seed.ends_with(&[0xff; 8]));
+    let key = |seed: &[u8]| Some(SigningKey::from_bytes(seed.try_into().ok()?).verifying_key().to_bytes());
+    windows.filter_map(key).filter(|key| hex::encode(key) == public).count()
+}
+
+#[tokio::test]
+async fn a_board_that_is_sent_back_leaves_no_seed_on_its_flash() -> Result<()> {
+    let time = TimeServer::new()?;
+    let mut range = member(&time).await?;
+    let before = range.device.file("flash.nor")?;
+    let [public] = keys(&before).try_into().map_err(|keys| anyhow!("one token and not {keys:?}"))?;
+    ensure!(seeds(&before, &public) == 1, "its seed is not found where it is");
+
+    let alice = Arc::clone(&range.stage).caller("up=alice")?;
+    range.stage.provisioner_is_back()?;
+    let token = json!({"token": choria_tests::PROVISIONING_TOKEN});
+    range.send(&Shot::calling(&alice, "choria_provision", "reprovision", &token)?).await?;
+    range.device.said("member=false")?;
+    range.device.said_times("member=true", 2)?;
+    let after = range.device.file("flash.nor")?;
+    ensure!(seeds(&after, &public) == 0, "its old seed is still there");
+    let fresh = keys(&after);
+    ensure!(!fresh.is_empty() && !fresh.contains(&public), "{public}, then {fresh:?}");
     Ok(())
 }
 
