@@ -8,6 +8,6 @@ mod time;
 
 #[cfg(feature = "tasks")]
 pub use machine::run;
-pub use machine::{File, Mode, exists, exit, host_seconds, print, remove, rename, stack_high_water};
+pub use machine::{File, Mode, exists, exit, host_seconds, print, remove, rename, stack_high_water, unmask};
 #[cfg(feature = "tasks")]
 pub use time::start as start_clock;

@@ -1,5 +1,5 @@
-//! The only unsafe code that images for QEMU share: calls to the debugger, which QEMU answers, the stack's paint, and the
-//! executor's loop.
+//! The only unsafe code that images for QEMU share: calls to the debugger, which QEMU answers, the stack's paint, interrupts,
+//! and the executor's loop.
 //!
 //! Calls get pointers to live buffers and their lengths; QEMU reads and writes within them (docs/spec/08 §2).
 #![allow(unsafe_code, reason = "semihosting; see the module's comment")]
@@ -7,6 +7,9 @@
 use core::arch::asm;
 use core::ffi::CStr;
 use core::ptr::read_volatile;
+
+use cortex_m::interrupt::InterruptNumber;
+use cortex_m::peripheral::NVIC;
 
 /// A call to the debugger.
 fn call(operation: usize, argument: usize) -> isize {
@@ -127,6 +130,22 @@ pub fn stack_high_water() -> usize {
         at = at.wrapping_add(1);
     }
     (high as usize).saturating_sub(at as usize)
+}
+
+#[derive(Clone, Copy)]
+struct Interrupt(u16);
+
+// SAFETY: the number is the interrupt's and does not change.
+unsafe impl InterruptNumber for Interrupt {
+    fn number(self) -> u16 {
+        self.0
+    }
+}
+
+/// Lets the chip's interrupt of this number through.
+pub fn unmask(interrupt: u16) {
+    // SAFETY: images for QEMU keep interrupts away as a whole, and rely on the mask of none.
+    unsafe { NVIC::unmask(Interrupt(interrupt)) }
 }
 
 #[cfg(feature = "tasks")]

@@ -6,8 +6,6 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use cortex_m::peripheral::NVIC;
-
 /// The Ethernet controller.
 const ETHERNET: usize = 0x4004_8000;
 /// Its interrupt.
@@ -40,19 +38,8 @@ pub fn write(register: Register, value: u32) {
     unsafe { write_volatile((ETHERNET + register as usize) as *mut u32, value) }
 }
 
-#[derive(Clone, Copy)]
-struct Ethernet;
-
-// SAFETY: the number is that of the controller's interrupt and does not change.
-unsafe impl cortex_m::interrupt::InterruptNumber for Ethernet {
-    fn number(self) -> u16 {
-        ETHERNET_IRQ
-    }
-}
-
 pub fn unmask_ethernet() {
-    // SAFETY: no critical section relies on this interrupt's mask.
-    unsafe { NVIC::unmask(Ethernet) }
+    device_qemu::unmask(ETHERNET_IRQ);
 }
 
 /// A fault, or a panic of a build that turns one into the other to save flash.
