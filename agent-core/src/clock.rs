@@ -45,6 +45,12 @@ impl Clock {
         Some(then.saturating_add(since))
     }
 
+    /// The monotonic milliseconds at which a time was last heard that can be.
+    #[must_use]
+    pub fn heard_ms(&self) -> Option<u64> {
+        Some(self.heard?.1)
+    }
+
     /// This time, Unix nanoseconds, unless it is below the floor.
     #[must_use]
     pub fn possible(&self, unix_nanos: i64) -> Option<i64> {

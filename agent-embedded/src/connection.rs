@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use core::fmt::Write as _;
 use core::net::Ipv4Addr;
-use core::pin::{Pin, pin};
+use core::pin::pin;
 
 use agent_core::clock::Clock;
 use agent_core::dispatch::{Body, Signer, Via};
@@ -35,24 +35,25 @@ use crate::provisioning::{self, Surroundings};
 use crate::sntp;
 use crate::socket::Socket;
 use crate::tls::{PinVerifier, Provider};
+use crate::waiting::within;
 
-/// Time for TCP and TLS, each.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Time for a name: a server that is silent is left for the second one after 15 s.
+/// Seconds for TCP and TLS, each.
+const HANDSHAKE: u32 = 10;
+/// Seconds for a name: a server that is silent is left for the second one after 15.
 #[cfg(feature = "dns")]
-const NAMES: Duration = Duration::from_secs(20);
+const NAMES: u32 = 20;
 /// Time from dial to connected: the sum of what each step may take, and a little.
 pub(crate) const CONNECT_MS: u64 = if cfg!(feature = "dns") { 75_000 } else { 20_000 };
 /// Time to get bytes out; no watchdog bites within it.
 const WRITE: Duration = Duration::from_secs(5);
-/// Time for INFO; no watchdog bites within it.
+/// Time for INFO.
 const GREETING_PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes that are taken from the socket at once before TLS; INFO comes in these.
 const GREETING: usize = 64;
 /// A time that was heard so long ago is asked for again: before the next connection, and by ending one.
 const HEARD_MS: u64 = 3_600_000;
 const STALE_MS: u64 = 24 * HEARD_MS;
-/// Between questions that nobody answered.
+/// Between questions that nobody answered, while no time is known at all; else an hour.
 const UNANSWERED_MS: u64 = 600_000;
 /// The floor of the time is kept when it has risen by a day, seconds: flash wears.
 const FLOOR_STEP: i64 = 86_400;
@@ -123,25 +124,6 @@ impl<'w, 's: 'w, 'd: 's> Wire<'w, 's, 'd> {
     }
 }
 
-/// `work` within `limit`, `None` when it takes longer. A wait is no hang: the watchdog is fed. Behind a pointer: what waits
-/// stands once in memory, not once for each way of waiting.
-async fn within<B: Board, T>(
-    board: &B,
-    limit: Duration,
-    mut work: Pin<&mut dyn Future<Output = T>>,
-) -> Option<T> {
-    let until = Instant::now() + limit;
-    loop {
-        board.feed_watchdog();
-        let slice = Timer::at(until.min(Instant::now() + Duration::from_secs(1)));
-        match select(work.as_mut(), slice).await {
-            Either::First(done) => return Some(done),
-            Either::Second(()) if Instant::now() >= until => return None,
-            Either::Second(()) => {}
-        }
-    }
-}
-
 /// What a run of steps leaves to do.
 #[derive(Debug, Clone, Copy)]
 enum Todo {
@@ -209,12 +191,13 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         self.may_ask(Instant::now().as_millis(), STALE_MS)
     }
 
-    /// Whether the board has no clock and nobody was asked for `pause`, or for less where the time is still not known.
+    /// Whether the board has no clock, what was heard is `old`, and nobody was asked for a while.
     #[inline(never)]
-    fn may_ask(&self, mono_ms: u64, pause: u64) -> bool {
-        let pause = if self.clock.nanos(mono_ms).is_some() { pause } else { UNANSWERED_MS };
-        own_time(self.board, &self.clock).is_none()
-            && self.asked_ms.is_none_or(|at| mono_ms.saturating_sub(at) >= pause)
+    fn may_ask(&self, mono_ms: u64, old: u64) -> bool {
+        let since = |at: Option<u64>| at.map_or(u64::MAX, |at| mono_ms.saturating_sub(at));
+        let heard = since(self.clock.heard_ms());
+        let pause = if heard == u64::MAX { UNANSWERED_MS } else { HEARD_MS };
+        own_time(self.board, &self.clock).is_none() && heard >= old && since(self.asked_ms) >= pause
     }
 
     async fn keep_floor(&mut self) {
@@ -413,6 +396,8 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
         let mut next = Some(first);
         let mut prove = false;
         loop {
+            // each turn sends once or twice
+            self.board.feed_watchdog();
             let now = self.now();
             let credentials =
                 Credentials { token: Some(self.token), seed: self.seed.as_ref(), ..Credentials::default() };
@@ -498,6 +483,7 @@ impl<B: Board, S: Store, A: Agents> Life<'_, B, S, A> {
             };
             if announce && let Some(bytes) = self.core.event(now, Kind::Provisioned, &mut *self.tx) {
                 let _told = wire.send(bytes).await;
+                self.board.feed_watchdog();
             }
             let signer = self.key.as_ref().map(|key| Signer { key, token: self.token });
             let via = Via { signer, broker: &self.broker_url };
@@ -519,7 +505,7 @@ pub(crate) fn time<B: Board>(board: &B, clock: &Clock, mono_ms: u64) -> Option<i
 }
 
 /// What the board's clock says, unless it is wrong for certain.
-fn own_time<B: Board>(board: &B, clock: &Clock) -> Option<i64> {
+pub(crate) fn own_time<B: Board>(board: &B, clock: &Clock) -> Option<i64> {
     board.wall_nanos().and_then(|nanos| clock.possible(nanos))
 }
 
@@ -569,8 +555,12 @@ impl<B: Board, S: Store, A: Agents> Pieces<'_, B, S, A> {
         let limit = self.about.metas().find(|meta| meta.name == call.agent);
         let limit = limit.map_or(10, |meta| meta.timeout_seconds).min(call.ttl_seconds).max(1);
         let mut out = ReplyWriter::new(buffer);
-        let work = self.run(call, scratch, &mut out);
-        let status = with_timeout(Duration::from_secs(limit.into()), work).await.unwrap_or_else(|_| {
+        let board = self.about.board;
+        let status = {
+            let work = pin!(self.run(call, scratch, &mut out));
+            within(board, limit, work).await
+        };
+        let status = status.unwrap_or_else(|| {
             Status::fixed(StatusCode::Aborted, "The action took too long and was given up")
         });
         out.finish(status)

@@ -60,6 +60,8 @@ impl<'r, F: NorFlash> FlashStore<'r, F> {
         let bytes = self.map.flash_range().len();
         for _ in 0..bytes.div_ceil(FILLER_BYTES) {
             self.write(FILLER, Some(&[0; FILLER_BYTES])).await?;
+            // an erasure may take seconds and this is some of them: whoever waits for it feeds the watchdog
+            embassy_futures::yield_now().await;
         }
         self.write(FILLER, None).await
     }

@@ -8,6 +8,7 @@ use agent_core::secure::{DelegatedCaller, Policy};
 use agent_core::token::{Issuer, Proven, Trust, Verifier};
 
 use crate::board::Board;
+use crate::connection::own_time;
 
 /// Room for the facts while a filter is evaluated.
 const FACTS: usize = 384;
@@ -32,7 +33,7 @@ impl<B: Board> Gate for DeviceGate<'_, B> {
         let verifier = Verifier::new(Trust::Issuers(self.issuers));
         let verifier = match now {
             None => verifier.without_clock(),
-            Some(_) if self.board.wall_nanos().is_none() => verifier.with_heard_time(),
+            Some(_) if own_time(self.board, self.clock).is_none() => verifier.with_heard_time(),
             Some(_) => verifier,
         };
         let accepted = if self.member {

@@ -30,10 +30,12 @@ mod sntp;
 mod socket;
 mod space;
 mod tls;
+mod waiting;
 
 pub use image::Image;
 pub use run::run;
 pub use space::{PROFILE, Profile, Space};
+pub use waiting::within;
 
 /// Version of the product, shown in inventories and events.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -45,10 +45,7 @@ pub async fn run<B: Board, S: Store, A: Agents>(
     match life(board, store, own, image, stack, space).await {
         Ok(After::Restart { delay_ms }) => {
             board.say(format_args!("restarting in {delay_ms} ms"));
-            let due = Instant::now() + Duration::from_millis(delay_ms.into());
-            while Instant::now() < due {
-                feeding(board, due).await;
-            }
+            sleep(board, Duration::from_millis(delay_ms.into())).await;
             board.reset()
         }
         // Nothing of it goes on until somebody takes the power away and gives it back.
@@ -64,14 +61,16 @@ pub async fn run<B: Board, S: Store, A: Agents>(
 async fn rest<B: Board>(board: &B, what: &str) -> ! {
     board.say(format_args!("{what}"));
     loop {
-        feeding(board, Instant::MAX).await;
+        sleep(board, Duration::from_secs(3600)).await;
     }
 }
 
-/// Waits until `due`, a second at most.
-async fn feeding<B: Board>(board: &B, due: Instant) {
-    board.feed_watchdog();
-    Timer::at(due.min(Instant::now() + Duration::from_secs(1))).await;
+async fn sleep<B: Board>(board: &B, duration: Duration) {
+    let until = Instant::now() + duration;
+    while Instant::now() < until {
+        board.feed_watchdog();
+        Timer::at(until.min(Instant::now() + Duration::from_secs(1))).await;
+    }
 }
 
 async fn life<B: Board, S: Store, A: Agents>(

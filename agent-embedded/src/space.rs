@@ -71,7 +71,7 @@ pub const PROFILE: Profile = Profile {
 };
 
 /// Largest server token that is kept.
-pub(crate) const TOKEN: usize = 1264;
+pub(crate) const TOKEN: usize = 1256;
 
 /// The buffers.
 #[derive(Debug)]

@@ -208,6 +208,11 @@ impl Device {
         self.network = arguments;
     }
 
+    /// From its next start on its main loop stops before it has touched its network.
+    pub fn hangs(&self) -> Result<()> {
+        Ok(std::fs::write(self.folder.join("hang"), b"")?)
+    }
+
     /// From its next start on it has no clock of its own.
     pub fn without_clock(&self) -> Result<()> {
         Ok(std::fs::write(self.folder.join("clock.none"), b"")?)

@@ -8,6 +8,8 @@ mod time;
 
 #[cfg(feature = "tasks")]
 pub use machine::run;
-pub use machine::{File, Mode, exists, exit, host_seconds, print, remove, rename, stack_high_water, unmask};
+pub use machine::{
+    File, Mode, exists, exit, host_seconds, print, random, remove, rename, stack_high_water, unmask,
+};
 #[cfg(feature = "tasks")]
 pub use time::start as start_clock;

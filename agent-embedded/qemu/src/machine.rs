@@ -97,6 +97,14 @@ pub fn rename(from: &CStr, to: &CStr) -> bool {
     call(RENAME, block.as_ptr() as usize) == 0
 }
 
+/// Random bytes of the host; false when it gives none.
+pub fn random(buffer: &mut [u8]) -> bool {
+    let Some(file) = File::open(c"/dev/urandom", Mode::Read) else { return false };
+    let length = file.read(buffer);
+    file.close();
+    length == buffer.len()
+}
+
 /// Unix seconds of the host.
 pub fn host_seconds() -> i64 {
     i64::from(call(TIME, 0) as u32)

@@ -10,7 +10,7 @@ use core::cell::RefCell;
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
 use device_firmware::{
-    Blink, Cause, DeviceLog, hardware_address, mishap, name, network, recover, remember, start,
+    Blink, Cause, DeviceLog, hardware_address, mishap, name, network, prepare, remember, start,
 };
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
@@ -82,7 +82,7 @@ async fn main(spawner: Spawner) {
         watchdog: RefCell::new(watchdog),
         noise: TrngSource::new(p.RNG, p.ADC1),
     };
-    recover(&board, mishap(bitten())).await;
+    let given = prepare(&board, mishap(bitten())).await;
     let chip = base_mac_address();
     let name = name(env!("CARGO_PKG_NAME"), chip.as_bytes());
 
@@ -107,7 +107,7 @@ async fn main(spawner: Spawner) {
         board.say(format_args!("no entropy"));
         board.reset()
     }
-    let (stack, addresses_runner) = network(device, &name, u64::from_le_bytes(seed));
+    let (stack, addresses_runner) = network(&given, device, &name, u64::from_le_bytes(seed));
     if let (Ok(ethernet), Ok(addresses)) = (ethernet(runner), addresses(addresses_runner)) {
         spawner.spawn(ethernet);
         spawner.spawn(addresses);
@@ -119,7 +119,7 @@ async fn main(spawner: Spawner) {
     };
     let light = Output::new(p.GPIO8, Level::Low, OutputConfig::default());
     let mut own = Mine { blink: Blink::new(light), log: DeviceLog };
-    start(&board, &mut store, &mut own, stack, &name).await
+    start(&board, &mut store, &mut own, stack, &name, given).await
 }
 
 /// A record, and a new start. Exceptions of the processor end here, too.

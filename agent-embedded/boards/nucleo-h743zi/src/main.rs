@@ -10,7 +10,7 @@ use core::cell::RefCell;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, recover, start};
+use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, prepare, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, Sma};
@@ -18,6 +18,7 @@ use embassy_stm32::flash::Flash;
 use embassy_stm32::gpio::{Level, Output, Speed};
 use embassy_stm32::peripherals::{ETH, ETH_SMA, RNG};
 use embassy_stm32::rng::{self, Rng};
+use embassy_stm32::time::Hertz;
 use embassy_stm32::usart::UartTx;
 use embassy_stm32::wdg::IndependentWatchdog;
 use embassy_stm32::{Config, rcc};
@@ -44,16 +45,17 @@ async fn addresses(mut runner: embassy_net::Runner<'static, Nic>) -> ! {
     runner.run().await
 }
 
-/// 400 MHz from the internal oscillator, 200 MHz for the buses; 48 MHz of its own for the random numbers.
+/// 400 MHz from the 8 MHz of the debugger's crystal, 200 MHz for the buses; 48 MHz of its own for the random numbers. The
+/// chip's own oscillator is off by minutes a day, and with it the time that a time server has said.
 fn clocks() -> Config {
     let mut config = Config::default();
-    config.rcc.hsi = Some(rcc::HSIPrescaler::DIV1);
+    config.rcc.hse = Some(rcc::Hse { freq: Hertz(8_000_000), mode: rcc::HseMode::Bypass });
     config.rcc.csi = true;
     config.rcc.hsi48 = Some(Default::default());
     config.rcc.pll1 = Some(rcc::Pll {
-        source: rcc::PllSource::HSI,
-        prediv: rcc::PllPreDiv::DIV4,
-        mul: rcc::PllMul::MUL50,
+        source: rcc::PllSource::HSE,
+        prediv: rcc::PllPreDiv::DIV1,
+        mul: rcc::PllMul::MUL100,
         fracn: None,
         divp: Some(rcc::PllDiv::DIV2),
         divq: None,
@@ -81,7 +83,7 @@ async fn main(spawner: Spawner) {
         watchdog: RefCell::new(watchdog),
         random: RefCell::new(Rng::new(p.RNG, Interrupts)),
     };
-    recover(&board, mishap(bitten)).await;
+    let given = prepare(&board, mishap(bitten)).await;
     let chip = embassy_stm32::uid::uid();
     let name = name(env!("CARGO_PKG_NAME"), &chip);
 
@@ -106,7 +108,7 @@ async fn main(spawner: Spawner) {
         p.PA2,
         p.PC1,
     );
-    let (stack, runner) = network(device, &name, u64::from_le_bytes(seed));
+    let (stack, runner) = network(&given, device, &name, u64::from_le_bytes(seed));
     if let Ok(addresses) = addresses(runner) {
         spawner.spawn(addresses);
     }
@@ -116,5 +118,5 @@ async fn main(spawner: Spawner) {
         board.reset()
     };
     let mut own = Mine { blink: Blink::new(Output::new(p.PB0, Level::Low, Speed::Low)), log: DeviceLog };
-    start(&board, &mut store, &mut own, stack, &name).await
+    start(&board, &mut store, &mut own, stack, &name, given).await
 }

@@ -4,7 +4,6 @@ use core::fmt::{self, Write as _};
 
 use agent_core::rpc::ReplyWriter;
 use agent_embedded::board::{Board, NoEntropy};
-use device_qemu::{File, Mode};
 use embassy_time::Instant;
 
 use crate::machine;
@@ -43,10 +42,7 @@ impl Board for Lm3s {
         if device_qemu::exists(c"entropy.none") {
             return Err(NoEntropy);
         }
-        let file = File::open(c"/dev/urandom", Mode::Read).ok_or(NoEntropy)?;
-        let length = file.read(buffer);
-        file.close();
-        if length == buffer.len() { Ok(()) } else { Err(NoEntropy) }
+        if device_qemu::random(buffer) { Ok(()) } else { Err(NoEntropy) }
     }
 
     fn wall_nanos(&self) -> Option<i64> {

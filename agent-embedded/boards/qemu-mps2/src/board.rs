@@ -6,7 +6,6 @@ use core::fmt;
 use agent_core::rpc::ReplyWriter;
 use agent_embedded::board::{Board, NoEntropy};
 use device_firmware::{Line, keep};
-use device_qemu::{File, Mode};
 use embassy_time::Instant;
 
 use crate::machine;
@@ -17,10 +16,7 @@ pub struct Mps2;
 
 impl Board for Mps2 {
     fn random(&self, buffer: &mut [u8]) -> Result<(), NoEntropy> {
-        let file = File::open(c"/dev/urandom", Mode::Read).ok_or(NoEntropy)?;
-        let length = file.read(buffer);
-        file.close();
-        if length == buffer.len() { Ok(()) } else { Err(NoEntropy) }
+        if device_qemu::random(buffer) { Ok(()) } else { Err(NoEntropy) }
     }
 
     fn wall_nanos(&self) -> Option<i64> {

@@ -13,7 +13,7 @@ mod ruin;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, DeviceLog, mishap, name, network, recover, start};
+use device_firmware::{Blink, DeviceLog, mishap, name, network, prepare, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::{Spawner, raw};
 use embassy_net::Runner;
@@ -43,7 +43,7 @@ async fn device(spawner: Spawner) {
     machine::start_watchdog();
     let board = Mps2;
     // The chip does not say why it was reset: the watchdog's warning has left a record.
-    recover(&board, mishap(false)).await;
+    let given = prepare(&board, mishap(false)).await;
     ruin::at_start(&board);
 
     let device = Nic::start();
@@ -54,7 +54,7 @@ async fn device(spawner: Spawner) {
         board.say(format_args!("no entropy"));
         board.reset()
     }
-    let (stack, runner) = network(device, &name, u64::from_le_bytes(seed));
+    let (stack, runner) = network(&given, device, &name, u64::from_le_bytes(seed));
     if let Ok(addresses) = addresses(runner) {
         spawner.spawn(addresses);
     }
@@ -65,7 +65,7 @@ async fn device(spawner: Spawner) {
         board.reset()
     };
     let mut own = Mine { blink: Blink::new(Light), log: DeviceLog, ruin: Ruin };
-    start(&board, &mut store, &mut own, stack, &name).await
+    start(&board, &mut store, &mut own, stack, &name, given).await
 }
 
 #[cortex_m_rt::entry]

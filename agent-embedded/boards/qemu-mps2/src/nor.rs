@@ -33,9 +33,10 @@ impl Nor {
     pub fn open() -> Option<Nor> {
         let name = c"flash.nor";
         if !device_qemu::exists(name) {
-            let fresh = File::open(name, Mode::Write)?;
-            let erased = (0..PAGES).all(|_| fresh.write(&[0xff; PAGE]));
-            if !(fresh.close() && erased) {
+            let fresh = c"flash.fresh";
+            let file = File::open(fresh, Mode::Write)?;
+            let erased = (0..PAGES).all(|_| file.write(&[0xff; PAGE]));
+            if !(file.close() && erased && device_qemu::rename(fresh, name)) {
                 return None;
             }
         }

@@ -62,7 +62,12 @@ impl Board for Rp {
     }
 
     fn reset(&self) -> ! {
-        cortex_m::peripheral::SCB::sys_reset()
+        // By the watchdog's own hand: a reset of the processor alone would leave the chip saying that the watchdog bit, as it
+        // did after the last bite, and an asked-for restart would be a mishap.
+        self.watchdog.borrow_mut().trigger_reset();
+        loop {
+            cortex_m::asm::nop();
+        }
     }
 
     fn feed_watchdog(&self) {

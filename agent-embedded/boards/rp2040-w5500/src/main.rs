@@ -10,7 +10,7 @@ mod entropy;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, recover, start};
+use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, prepare, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_net_wiznet::chip::W5500;
@@ -59,7 +59,7 @@ async fn main(spawner: Spawner) {
     static RECORDS: ConstStaticCell<[u8; ROOM]> = ConstStaticCell::new([0; ROOM]);
     let p = embassy_rp::init(Default::default());
     let (board, bitten) = Rp::new(p.UART0, p.PIN_0, p.WATCHDOG);
-    recover(&board, mishap(bitten)).await;
+    let given = prepare(&board, mishap(bitten)).await;
     let mut flash = Flash::<FLASH, Blocking, FLASH_BYTES>::new_blocking(p.FLASH);
     let chip = chip_number(&mut flash);
     let name = name(env!("CARGO_PKG_NAME"), &chip);
@@ -79,7 +79,7 @@ async fn main(spawner: Spawner) {
         board.say(format_args!("no entropy"));
         board.reset()
     }
-    let (stack, addresses_runner) = network(device, &name, u64::from_le_bytes(seed));
+    let (stack, addresses_runner) = network(&given, device, &name, u64::from_le_bytes(seed));
     if let (Ok(ethernet), Ok(addresses)) = (ethernet(runner), addresses(addresses_runner)) {
         spawner.spawn(ethernet);
         spawner.spawn(addresses);
@@ -89,5 +89,5 @@ async fn main(spawner: Spawner) {
         board.reset()
     };
     let mut own = Mine { blink: Blink::new(Output::new(p.PIN_25, Level::Low)), log: DeviceLog };
-    start(&board, &mut store, &mut own, stack, &name).await
+    start(&board, &mut store, &mut own, stack, &name, given).await
 }
