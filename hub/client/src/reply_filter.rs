@@ -1,22 +1,34 @@
 //! An expression that says which replies are of interest (docs/spec/07 §5.4). Replies are what nodes say: the expression
 //! is bounded before it is parsed, and one that fails on a reply leaves that reply out and is counted.
+//!
+//! The engine cannot be interrupted and builds its tree without a guard. So it works on a thread of its own, with a stack for
+//! all that the bounds let through, and whoever waits for it does not wait for ever.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+mod evaluation;
 
-use agent_core::json::path::{Found, lookup};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
 use choria_protocol::rpc::StatusCode;
-use expr::{Context, ContextProvider, Environment, Program, Value};
 use serde_json::Map;
 use thiserror::Error;
 
-use crate::version_constraint;
+use self::evaluation::Expression;
 
 /// Longest expression in bytes.
 const MAX_EXPRESSION: usize = 4_096;
-/// Brackets within brackets: the parser's tree is built without a guard of its own.
+/// Brackets within brackets.
 const MAX_DEPTH: usize = 64;
-/// Operators and brackets, each of which may be a level of that tree; twice as many fit a stack of 2 MiB.
+/// Operators and brackets, each of which may be a level of the engine's tree.
 const MAX_OPERATORS: usize = 512;
+/// Of the engine's thread; an eighth of it would do for what the bounds let through.
+const STACK: usize = 64 * 1024 * 1024;
+/// For parsing: nested square brackets take the parser twice as long with each level.
+const PARSING: Duration = Duration::from_secs(2);
+/// For one reply.
+const DECIDING: Duration = Duration::from_secs(1);
+/// Words that make much of little: a few of them, and no memory is enough.
+const MULTIPLIERS: [&str; 5] = ["join", "let", "reduce", "repeat", "replace"];
 
 /// Why an expression cannot be used, before anybody was asked anything.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -27,6 +39,10 @@ pub enum ReplyFilterError {
     TooDeep,
     #[error("has more than {MAX_OPERATORS} operators and brackets")]
     TooManyOperators,
+    #[error("has {0}, which a filter of replies may not use: it could take any time or memory")]
+    Unbounded(String),
+    #[error("takes too long to be understood; use fewer brackets within brackets")]
+    TooSlow,
     /// The text of the parser, which shows the place.
     #[error("is no expression")]
     Syntax(String),
@@ -47,43 +63,46 @@ pub struct FilteredReply<'a> {
     pub time: i64,
 }
 
+/// The same on its way to the engine's thread.
+#[derive(Debug, Clone)]
+struct Reply {
+    sender: String,
+    status: StatusCode,
+    message: String,
+    data: Map<String, serde_json::Value>,
+    time: i64,
+}
+
 /// A compiled expression, and how often it could not decide.
 #[derive(Debug)]
 pub struct ReplyFilter {
-    program: Program,
+    /// `None` once it took too long: its thread may be at it for ever.
+    engine: Option<Engine>,
     undecided: usize,
     reason: Option<String>,
 }
 
 impl ReplyFilter {
-    /// Compiles an expression and tries it on an empty reply.
+    /// Compiles an expression and tries it on empty replies.
     ///
     /// # Errors
     /// Whatever will be wrong on every reply: bounds, syntax, names that do not exist, a result that is never boolean.
     pub fn new(text: &str) -> Result<Self, ReplyFilterError> {
         check_bounds(text)?;
-        let program = expr::compile(text).map_err(|error| ReplyFilterError::Syntax(error.to_string()))?;
-        let empty = Map::new();
-        let reply =
-            FilteredReply { sender: "", status: StatusCode::Ok, message: "OK", data: &empty, time: 0 };
-        let trial = Trial::default();
-        match evaluate(&program, reply, &trial) {
-            // other data may give another type
-            Ok(Value::Bool(_)) => {}
-            Ok(_) if trial.data.load(Ordering::Relaxed) => {}
-            Ok(other) => return Err(ReplyFilterError::NotBoolean(kind(&other))),
-            Err(reason) if trial.is_anothers_fault(&reason) => {}
-            Err(reason) => return Err(ReplyFilterError::Fails(reason)),
-        }
-        Ok(ReplyFilter { program, undecided: 0, reason: None })
+        Ok(ReplyFilter { engine: Some(Engine::start(text)?), undecided: 0, reason: None })
     }
 
-    /// Whether a reply is of interest.
+    /// Whether a reply is of interest. Waits a second at most.
     pub fn passes(&mut self, reply: FilteredReply<'_>) -> bool {
-        let reason = match evaluate(&self.program, reply, &Trial::default()) {
-            Ok(Value::Bool(passes)) => return passes,
-            Ok(other) => format!("it is {}, not true or false", kind(&other)),
-            Err(reason) => reason,
+        let verdict = self.engine.as_ref().map(|engine| engine.decide(reply));
+        let reason = match verdict {
+            Some(Ok(Ok(passes))) => return passes,
+            Some(Ok(Err(reason))) => reason,
+            Some(Err(_)) => {
+                self.engine = None;
+                format!("it takes longer than {} s", DECIDING.as_secs())
+            }
+            None => "it took too long before".to_owned(),
         };
         self.undecided += 1;
         self.reason.get_or_insert_with(|| format!("{}: {reason}", reply.sender));
@@ -96,192 +115,110 @@ impl ReplyFilter {
     }
 }
 
-/// What a trial has looked at.
-#[derive(Debug, Default)]
-struct Trial {
-    /// The reply's data, which may be anything.
-    data: AtomicBool,
-    /// Its texts.
-    text: AtomicBool,
+/// The thread that evaluates. It ends when this is dropped, unless it is at something that does not end.
+#[derive(Debug)]
+struct Engine {
+    replies: Sender<Reply>,
+    verdicts: Receiver<Result<bool, String>>,
 }
 
-impl Trial {
-    /// Whether a failure may be the empty reply's and not the expression's.
-    fn is_anothers_fault(&self, reason: &str) -> bool {
-        let unknown = ["unknown variable", "Unknown function"].iter().any(|start| reason.starts_with(start));
-        !unknown && (self.data.load(Ordering::Relaxed) || self.text.load(Ordering::Relaxed))
+impl Engine {
+    fn start(text: &str) -> Result<Engine, ReplyFilterError> {
+        let (replies, asked) = channel::<Reply>();
+        let (answers, verdicts) = channel();
+        let (ready, compiled) = channel();
+        let text = text.to_owned();
+        let work = move || {
+            let expression = match Expression::new(&text) {
+                Ok(expression) => expression,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            drop(ready.send(Ok(())));
+            // nobody listens any more once the filter is gone
+            while let Ok(reply) = asked.recv() {
+                if answers.send(expression.decide(&reply)).is_err() {
+                    return;
+                }
+            }
+        };
+        let started = std::thread::Builder::new().name("reply-filter".into()).stack_size(STACK).spawn(work);
+        started.map_err(|error| ReplyFilterError::Fails(error.to_string()))?;
+        match compiled.recv_timeout(PARSING) {
+            Ok(outcome) => outcome.map(|()| Engine { replies, verdicts }),
+            Err(RecvTimeoutError::Timeout) => Err(ReplyFilterError::TooSlow),
+            Err(RecvTimeoutError::Disconnected) => Err(ReplyFilterError::Fails("the engine gave up".into())),
+        }
+    }
+
+    /// The expression's verdict; an error when there is none in time.
+    fn decide(&self, reply: FilteredReply<'_>) -> Result<Result<bool, String>, RecvTimeoutError> {
+        let FilteredReply { sender, status, message, data, time } = reply;
+        let reply = Reply {
+            sender: sender.to_owned(),
+            status,
+            message: message.to_owned(),
+            data: data.clone(),
+            time,
+        };
+        self.replies.send(reply).map_err(|_| RecvTimeoutError::Disconnected)?;
+        self.verdicts.recv_timeout(DECIDING)
     }
 }
 
-/// Counts what stands outside of texts.
+/// Looks at what stands outside of texts.
 fn check_bounds(text: &str) -> Result<(), ReplyFilterError> {
     if text.len() > MAX_EXPRESSION {
         return Err(ReplyFilterError::TooLong);
     }
-    let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
+    let unbounded = |what: &str| Err(ReplyFilterError::Unbounded(what.to_owned()));
+    let (mut depth, mut deepest, mut braces, mut operators) = (0_usize, 0, 0_usize, 0);
     let mut quote = None;
+    let mut word = String::new();
+    let mut before = ' ';
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
+        if quote.is_none() && (character.is_ascii_alphanumeric() || character == '_') {
+            word.push(character);
+        } else {
+            if MULTIPLIERS.contains(&word.as_str()) {
+                return unbounded(&format!("'{word}'"));
+            }
+            word.clear();
+        }
         match (quote, character) {
             (Some('"' | '\''), '\\') => drop(characters.next()),
             (Some(open), close) if open == close => quote = None,
             (Some(_), _) => {}
             (None, '"' | '\'' | '`') => quote = Some(character),
+            // a quote in a comment is none
+            (None, '/' | '*') if before == '/' => return unbounded("a comment"),
+            (None, '.') if before == '.' => return unbounded("a range"),
             (None, '(' | '[' | '{') => {
                 depth += 1;
                 deepest = deepest.max(depth);
                 operators += 1;
+                braces += usize::from(character == '{');
+                if braces > 1 {
+                    return unbounded("braces within braces");
+                }
             }
-            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
+            (None, ')' | ']' | '}') => {
+                depth = depth.saturating_sub(1);
+                braces = braces.saturating_sub(usize::from(character == '}'));
+            }
             // separators make lists longer and nothing deeper
             (None, ',' | '_') => {}
             (None, other) => operators += usize::from(other.is_ascii_punctuation()),
         }
+        before = if quote.is_none() { character } else { ' ' };
+    }
+    if MULTIPLIERS.contains(&word.as_str()) {
+        return unbounded(&format!("'{word}'"));
     }
     if deepest > MAX_DEPTH {
         return Err(ReplyFilterError::TooDeep);
     }
     if operators > MAX_OPERATORS { Err(ReplyFilterError::TooManyOperators) } else { Ok(()) }
-}
-
-struct Fields<'a> {
-    message: Value,
-    code: Value,
-    trial: &'a Trial,
-}
-
-impl ContextProvider for Fields<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        match key {
-            "msg" => {
-                self.trial.text.store(true, Ordering::Relaxed);
-                Some(&self.message)
-            }
-            "code" => Some(&self.code),
-            _ => None,
-        }
-    }
-
-    fn to_context(&self) -> Context {
-        Context::from_iter([("msg", self.message.clone()), ("code", self.code.clone())])
-    }
-}
-
-fn evaluate(program: &Program, reply: FilteredReply<'_>, trial: &Trial) -> Result<Value, String> {
-    let mut environment = Environment::new();
-    for (name, status) in [
-        ("ok", StatusCode::Ok),
-        ("aborted", StatusCode::Aborted),
-        ("unknown_action", StatusCode::UnknownAction),
-        ("missing_data", StatusCode::MissingData),
-        ("invalid_data", StatusCode::InvalidData),
-        ("unknown_error", StatusCode::UnknownError),
-    ] {
-        environment.add_function(name, move |call| {
-            let [] = call.args.as_slice() else { return failed(format!("{name}() takes nothing")) };
-            Ok(Value::Bool(reply.status == status))
-        });
-    }
-    environment.add_function("sender", |call| {
-        trial.text.store(true, Ordering::Relaxed);
-        let [] = call.args.as_slice() else { return failed("sender() takes nothing") };
-        Ok(Value::from(reply.sender))
-    });
-    environment.add_function("time", |call| {
-        let [] = call.args.as_slice() else { return failed("time() takes nothing") };
-        Ok(Value::from(choria_host::clock::rfc3339_seconds(reply.time)))
-    });
-    environment.add_function("data", |call| {
-        let [Value::String(path)] = call.args.as_slice() else {
-            return failed("data() takes a path, such as data(\"memory.size\")");
-        };
-        trial.data.store(true, Ordering::Relaxed);
-        data(reply.data, path)
-    });
-    environment.add_function("include", |call| match call.args.as_slice() {
-        [Value::Array(list), item] => Ok(Value::Bool(list.iter().any(|value| equal(value, item)))),
-        [other, _] => failed(format!("include() looks into lists, not into {}", kind(other))),
-        _ => failed("include() takes a list and an item"),
-    });
-    environment.add_function("semver", |call| match call.args.as_slice() {
-        [Value::String(version), Value::String(constraint)] => {
-            match version_constraint::meets(version, constraint) {
-                Some(meets) => Ok(Value::Bool(meets)),
-                None => failed(format!("semver() cannot compare {version:?} with {constraint:?}")),
-            }
-        }
-        _ => failed("semver() takes a version and a constraint, both texts"),
-    });
-    let fields =
-        Fields { message: Value::from(reply.message), code: Value::Integer(i64::from(reply.status)), trial };
-    environment.run(program, &fields).map_err(|error| error.to_string())
-}
-
-fn failed(reason: impl Into<String>) -> expr::Result<Value> {
-    Err(expr::Error::ExprError(reason.into()))
-}
-
-/// The value at a path; nil where there is none. Numbers are floats, as they are for peers.
-fn data(data: &Map<String, serde_json::Value>, path: &str) -> expr::Result<Value> {
-    // most paths are a name at the top
-    if !path.contains(['.', '|', '#', '*', '?', '\\', '@', '{', '[', '!']) {
-        return Ok(data.get(path).map_or(Value::Nil, value));
-    }
-    let Ok(document) = serde_json::to_vec(data) else { return failed("the data cannot be read") };
-    match lookup(&document, path) {
-        None => Ok(Value::Nil),
-        #[allow(clippy::cast_precision_loss)] // elements of one reply
-        Some(Found::Count(count)) => Ok(Value::Float(count as f64)),
-        Some(Found::Value(found)) => match serde_json::from_slice(found.raw()) {
-            Ok(found) => Ok(value(&found)),
-            Err(_) => failed("the data cannot be read"),
-        },
-        Some(Found::List) => {
-            failed(format!("data({path:?}) gathers values from several places, which is not supported"))
-        }
-    }
-}
-
-fn value(json: &serde_json::Value) -> Value {
-    match json {
-        serde_json::Value::Null => Value::Nil,
-        serde_json::Value::Bool(bool) => Value::Bool(*bool),
-        serde_json::Value::Number(number) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
-        serde_json::Value::String(text) => Value::String(text.clone()),
-        serde_json::Value::Array(list) => Value::Array(list.iter().map(value).collect()),
-        serde_json::Value::Object(map) => {
-            map.iter().map(|(name, member)| (name.clone(), value(member))).collect()
-        }
-    }
-}
-
-/// Numbers are equal by what they count, as in the language itself.
-fn equal(left: &Value, right: &Value) -> bool {
-    match (number(left), number(right)) {
-        (Some(left), Some(right)) => left.partial_cmp(&right).is_some_and(std::cmp::Ordering::is_eq),
-        _ => left == right,
-    }
-}
-
-#[allow(clippy::cast_precision_loss)] // data holds floats in any case
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Integer(integer) => Some(*integer as f64),
-        Value::Float(float) => Some(*float),
-        _ => None,
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Nil => "nothing",
-        Value::Bool(_) => "true or false",
-        Value::Integer(_) | Value::Float(_) => "a number",
-        Value::String(_) => "a text",
-        Value::Array(_) => "a list",
-        Value::Map(_) => "an object",
-        _ => "something else",
-    }
 }
 
 #[cfg(test)]
@@ -351,6 +288,10 @@ mod tests {
         {
             assert!(matches!(refused(text), ReplyFilterError::Fails(_)), "{text}: {:?}", refused(text));
         }
+        for text in ["ok() ? true : nosuch", "msg matches '('", "aborted() && nosuch()"] {
+            assert!(matches!(refused(text), ReplyFilterError::Fails(_)), "{text}: {:?}", refused(text));
+        }
+        assert!(refused("ok").to_string().ends_with("did you mean ok()?"), "{}", refused("ok"));
         assert_eq!(refused("code"), ReplyFilterError::NotBoolean("a number"));
         assert_eq!(refused("msg"), ReplyFilterError::NotBoolean("a text"));
         assert_eq!(refused("[1]"), ReplyFilterError::NotBoolean("a list"));
@@ -382,8 +323,7 @@ mod tests {
     fn expressions_that_would_exhaust_the_stack_are_not_parsed() {
         let nested = |open: &str, close: &str, levels| open.repeat(levels) + "true" + &close.repeat(levels);
         assert!(ReplyFilter::new(&nested("(", ")", MAX_DEPTH)).is_ok());
-        for text in
-            [nested("(", ")", MAX_DEPTH + 1), nested("[", "]", 2_000), nested("{\"a\":", "}", MAX_DEPTH + 1)]
+        for text in [nested("(", ")", MAX_DEPTH + 1), nested("[", "]", 2_000), nested("[(", ")]", MAX_DEPTH)]
         {
             assert_eq!(ReplyFilter::new(&text).unwrap_err(), ReplyFilterError::TooDeep, "{text}");
         }
@@ -408,6 +348,65 @@ mod tests {
             ("if false {true} else ".repeat(190) + "{true}", true),
         ] {
             assert_eq!(passes(&text), is, "{text}");
+        }
+    }
+
+    /// The engine cannot be told to stop.
+    #[test]
+    fn what_could_take_any_time_or_memory_is_refused_or_given_up() {
+        for text in [
+            "len(1..9223372036854775807) > 0",
+            "5 in 1 ..int(data('x'))",
+            "len(repeat('x', 1000)) > 0",
+            "'x'.repeat(9) == 'y'",
+            "let x = msg; x == x",
+            "join(data('x'), 'y') == ''",
+            "/*'*/ true",
+            "true // '",
+            "any(data('x'), {any(data('x'), {# > 1})})",
+        ] {
+            let error = ReplyFilter::new(text).unwrap_err();
+            assert!(matches!(error, ReplyFilterError::Unbounded(_)), "{text}: {error:?}");
+        }
+        assert!(passes("msg != 'let // repeat .. {{'"));
+        assert!(passes("data('memory.size') / 2 > 1 && 3.5 > 1"));
+
+        let nested = "a[".repeat(40) + "1" + &"]".repeat(40);
+        assert_eq!(ReplyFilter::new(&nested).unwrap_err(), ReplyFilterError::TooSlow);
+
+        let list: Vec<u32> = (0..200_000).collect();
+        let data = json!({ "list": list }).as_object().cloned().unwrap();
+        let mut filter = ReplyFilter::new("any(data('list'), {data('list.#') == 0})").unwrap();
+        let reply =
+            FilteredReply { sender: "n1", status: StatusCode::Ok, message: "OK", data: &data, time: 0 };
+        let started = std::time::Instant::now();
+        assert!(!filter.passes(reply) && !filter.passes(reply));
+        assert!(started.elapsed() < DECIDING * 5, "{:?}", started.elapsed());
+        let (count, reason) = filter.undecided().unwrap();
+        assert!(count == 2 && reason.contains("longer than 1 s"), "{count} {reason}");
+    }
+
+    #[test]
+    fn arithmetic_ends_nothing() {
+        for text in [
+            "1 / 0 == 1",
+            "1 % 0 == 1",
+            "9223372036854775807 + 1 == 1",
+            "-9223372036854775807 - 2 == 1",
+            "9223372036854775807 * 2 == 1",
+            "(0 - 9223372036854775807 - 1) / -1 == 1",
+            "(0 - 9223372036854775807 - 1) % -1 == 1",
+            "-(0 - 9223372036854775807 - 1) == 1",
+            "abs(0 - 9223372036854775807 - 1) == 1",
+            "2 ** 99999 == 1",
+            "bitshl(1, 99) == 1",
+            "bitshl(1, -1) == 1",
+            "int('9223372036854775807') == 1",
+            "int(1e300) == 1",
+        ] {
+            if let Err(error) = ReplyFilter::new(text) {
+                assert_ne!(error, ReplyFilterError::Fails("the engine gave up".into()), "{text}");
+            }
         }
     }
 
