@@ -89,14 +89,38 @@ pub(crate) enum Command {
     Completion(commands::completion::Options),
 }
 
+/// The longest time that a flag can ask to wait. Nobody waits for longer, and the clock cannot count to any number.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);
+
 fn duration(text: &str) -> Result<std::time::Duration, String> {
-    choria_host::duration::parse(text).map_err(|error| error.to_string())
+    bounded(choria_host::duration::parse(text).map_err(|error| error.to_string())?)
 }
 
 /// A duration; a bare number counts seconds.
 pub(crate) fn seconds(text: &str) -> Result<std::time::Duration, String> {
     match text.parse::<u32>() {
-        Ok(seconds) => Ok(std::time::Duration::from_secs(seconds.into())),
+        Ok(seconds) => bounded(std::time::Duration::from_secs(seconds.into())),
         Err(_) => duration(text),
+    }
+}
+
+fn bounded(duration: std::time::Duration) -> Result<std::time::Duration, String> {
+    if duration > LONGEST { Err(String::from("the longest is 365 days")) } else { Ok(duration) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{duration, seconds};
+
+    #[test]
+    fn nobody_waits_for_more_than_a_year() {
+        for parse in [seconds, duration] {
+            for text in ["365d", "1y", "8760h", "31536000", "0"] {
+                assert!(parse(text).is_ok(), "{text}");
+            }
+            for text in ["366d", "31536001", "4294967295", "18446744073709551615", "365d1ns"] {
+                assert_eq!(parse(text).unwrap_err(), "the longest is 365 days", "{text}");
+            }
+        }
     }
 }

@@ -142,7 +142,7 @@ async fn run(
     }
     let body = RpcRequest { agent: ddl.name().to_owned(), action: action.to_owned(), data }.to_bytes()?;
     let agent_time = Duration::from_secs(ddl.metadata.timeout_or_default());
-    let timeout = options.timeout.unwrap_or(connection.config().discovery_timeout + agent_time);
+    let timeout = options.timeout.unwrap_or(connection.config().discovery_timeout.saturating_add(agent_time));
 
     if ddl.metadata.service {
         return service_call(connection, ddl.name(), body, &options, timeout, warnings, &mut on_reply).await;
@@ -277,6 +277,14 @@ async fn service_call(
     Ok(summary)
 }
 
+/// Years away, for a wait that the clock cannot count to the end of.
+const FAR: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// `start` and a duration of any length.
+pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
+    start.checked_add(duration).or_else(|| start.checked_add(FAR)).unwrap_or(start)
+}
+
 /// Publishes the same bytes to every node, flushed once.
 async fn publish(
     connection: &Connection,
@@ -374,7 +382,7 @@ impl<'a, F: FnMut(NodeReply)> Collector<'a, F> {
         published: Instant,
         timeout: Duration,
     ) -> Result<(), ClientError> {
-        let deadline = published + timeout;
+        let deadline = after(published, timeout);
         let before = self.ok + self.failed;
         let mut quiet = deadline;
         loop {
@@ -390,7 +398,7 @@ impl<'a, F: FnMut(NodeReply)> Collector<'a, F> {
             };
             self.take(connection, &payload, request_id);
             if let Some(pause) = self.options.quiet_after {
-                quiet = Instant::now() + pause;
+                quiet = after(Instant::now(), pause);
             }
         }
     }
@@ -472,5 +480,18 @@ impl<'a, F: FnMut(NodeReply)> Collector<'a, F> {
         summary.unexpected = self.unexpected;
         // in the order they were asked
         summary.missing = nodes.iter().filter(|node| self.outstanding.contains(*node)).cloned().collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_of_any_length_has_an_end() {
+        let now = Instant::now();
+        assert_eq!(after(now, Duration::from_secs(5)), now + Duration::from_secs(5));
+        assert!(after(now, Duration::from_secs(u64::MAX)) > now + Duration::from_secs(365 * 86_400));
+        assert!(after(now, Duration::MAX) > now + Duration::from_secs(365 * 86_400));
     }
 }

@@ -7,6 +7,7 @@ use choria_protocol::{DISCOVERY_AGENT, DISCOVERY_BODY, Filter, subjects};
 use tokio::time::Instant;
 
 use super::{Discovered, DiscoveredNode, DiscoveryOptions};
+use crate::call::after;
 use crate::inbox::Inbox;
 use crate::verification::Verification;
 use crate::{ClientError, Connection};
@@ -82,8 +83,8 @@ pub async fn ping(
     }
     let mut summary = PingSummary { publish_time: started.elapsed(), ..PingSummary::default() };
 
-    let mut deadline = started + options.timeout.unwrap_or(connection.config().discovery_timeout);
-    let latest = deadline + Duration::from_secs(2);
+    let mut deadline = after(started, options.timeout.unwrap_or(connection.config().discovery_timeout));
+    let latest = after(deadline, Duration::from_secs(2));
     let mut seen = HashSet::new();
     while options.expect.is_none_or(|expected| summary.answers < expected) && seen.len() < MAX_NODES {
         let next = tokio::select! {
@@ -118,7 +119,7 @@ pub async fn ping(
         }
         summary.answers += 1;
         if let Some(window) = options.window {
-            deadline = (Instant::now() + window).min(latest);
+            deadline = after(Instant::now(), window).min(latest);
         }
         on_answer(Answer {
             identity: received.reply.sender,
