@@ -25,9 +25,12 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are results; a wrong command line is not.
-            let code = if error.use_stderr() { ExitCode::from(Code::Usage as u8) } else { ExitCode::SUCCESS };
-            drop(error.print());
-            return code;
+            let printed = error.print();
+            return ExitCode::from(match printed {
+                _ if error.use_stderr() => Code::Usage as u8,
+                Err(failed) => output::unwritten(&failed),
+                Ok(()) => 0,
+            });
         }
     };
     match run(&arguments) {

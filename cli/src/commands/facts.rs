@@ -165,7 +165,7 @@ async fn collect(
             let value = match answer.data.get("value") {
                 None | Some(Value::Null) => String::from("nil"),
                 Some(Value::String(text)) => text.clone(),
-                Some(other) => other.to_string(),
+                Some(other) => output::json::compact(other),
             };
             values.entry(value).or_default().push(answer.sender);
         })

@@ -135,7 +135,7 @@ fn report(
     if !no_facts {
         out.push_str("\n  Facts:\n\n");
         let facts = inventory.get("facts").cloned().unwrap_or_else(|| json!({}));
-        let json = serde_json::to_string_pretty(&facts).unwrap_or_default();
+        let json = output::json::pretty(&facts);
         json.lines().for_each(|line| out.push_str(&format!("    {}\n", harmless(line))));
     }
     out

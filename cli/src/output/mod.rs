@@ -4,22 +4,35 @@ pub(crate) mod colour;
 pub(crate) mod csv;
 pub(crate) mod form;
 pub(crate) mod format;
+pub(crate) mod json;
 pub(crate) mod progress;
 pub(crate) mod prompt;
 pub(crate) mod table;
+mod yaml;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 pub(crate) use choria_host::terminal::harmless;
+pub(crate) use yaml::document as yaml;
 
-use crate::failure::{Doing, Failure};
+use crate::failure::Code;
 
-/// Writes results to stdout. A reader that went away (`| head`) ends the process quietly, as it does other tools.
+/// Writes results to stdout. A reader that went away (`| head`) ends the process quietly, as it does other tools;
+/// results that could not be written for another reason are a failure.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        std::process::exit(unwritten(&error).into());
     }
+}
+
+/// The code to end with when results could not be written, after it was told why.
+pub(crate) fn unwritten(error: &std::io::Error) -> u8 {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return 0;
+    }
+    note(&format!("choria: error: cannot write results: {error}\n"));
+    Code::Failed as u8
 }
 
 /// Writes a line that is not a result (what is going on, a question) to stderr.
@@ -30,19 +43,12 @@ pub(crate) fn note(text: &str) {
 
 /// A value as JSON with two spaces of indent and a line feed.
 pub(crate) fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string_pretty(value).map_or_else(|_| String::from("null\n"), |text| text + "\n")
+    json::pretty(value) + "\n"
 }
 
 /// A value as JSON on one line.
 pub(crate) fn json_line<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).map_or_else(|_| String::from("null\n"), |text| text + "\n")
-}
-
-/// A value as a YAML document.
-pub(crate) fn yaml<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
-    let text = serde_saphyr::to_string(value).doing(|| String::from("cannot write the results as YAML"))?;
-    let end = if text.ends_with('\n') { "" } else { "\n" };
-    Ok(harmless(&text) + end)
+    json::compact(value) + "\n"
 }
 
 #[cfg(test)]
@@ -50,19 +56,11 @@ mod tests {
     use super::harmless;
 
     #[test]
-    fn values_come_back_from_yaml_and_cannot_drive_the_terminal() {
-        let value = serde_json::json!({
-            "sender": "n1", "flag": "yes", "number": "1.0", "data": {"text": "a: b\nc # d", "list": [1, null, true, 2.5]},
-            "empty": {}, "nothing": [], "hostile": "\u{1b}[2J",
-        });
-        let text = super::yaml(&value).unwrap();
-        assert!(!text.contains('\u{1b}') && text.ends_with('\n'), "{text:?}");
-        let back: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
-        let without = |mut value: serde_json::Value| {
-            value.as_object_mut().unwrap().remove("hostile");
-            value
-        };
-        assert_eq!(without(back), without(value), "{text}");
+    fn only_a_reader_that_went_away_is_no_failure() {
+        let of = |kind: std::io::ErrorKind| super::unwritten(&kind.into());
+        assert_eq!(of(std::io::ErrorKind::BrokenPipe), 0);
+        assert_eq!(of(std::io::ErrorKind::StorageFull), 1);
+        assert_eq!(of(std::io::ErrorKind::Other), 1);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::answer::Answer;
 use super::summary::Summary;
 use crate::failure::Failure;
+use crate::output;
 use crate::output::form::Form;
 
 fn time(seconds: i64) -> String {
@@ -86,7 +87,7 @@ fn line(kind: &str, fields: Value) -> String {
     if let Value::Object(fields) = fields {
         object.extend(fields);
     }
-    format!("{}\n", Value::Object(object))
+    output::json_line(&object)
 }
 
 /// Nodes are being looked for.

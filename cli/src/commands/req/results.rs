@@ -77,7 +77,7 @@ impl Results<'_> {
         self.action.fill_output_defaults(&mut data);
         let outputs = self.action.output.keys().map(|name| match data.get(name) {
             Some(Value::String(text)) => text.clone(),
-            Some(value) => value.to_string(),
+            Some(value) => output::json::compact(value),
             None => String::new(),
         });
         std::iter::once(answer.sender.clone()).chain(outputs).collect()

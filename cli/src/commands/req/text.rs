@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::answer::{Answer, status_text};
 use crate::output::colour::{Colour, Paint};
-use crate::output::harmless;
+use crate::output::{harmless, json};
 
 /// The block of one node.
 pub(crate) fn block(answer: &Answer, action: &Action, verbose: bool, colour: Colour) -> String {
@@ -19,8 +19,8 @@ pub(crate) fn block(answer: &Answer, action: &Action, verbose: bool, colour: Col
     let mut out = format!("{:<40} {shown}", harmless(&answer.sender)).trim_end().to_owned();
     out.push_str("\n\n");
     if verbose {
-        let json = Value::Object(answer.data.clone());
-        out.push_str(&indented(&pretty(&json), 3));
+        let data = Value::Object(answer.data.clone());
+        out.push_str(&indented(&json::pretty(&data), 3));
         if !answer.is_ok() {
             out.push_str(&format!("    {}\n", harmless(&answer.message)));
         }
@@ -64,13 +64,9 @@ fn outputs(answer: &Answer, action: &Action) -> String {
 pub(crate) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => harmless(text),
-        Value::Array(_) | Value::Object(_) => harmless(&pretty(value)),
+        Value::Array(_) | Value::Object(_) => json::pretty(value),
         other => other.to_string(),
     }
-}
-
-fn pretty(value: &Value) -> String {
-    serde_json::to_string_pretty(value).unwrap_or_default()
 }
 
 fn indented(text: &str, by: usize) -> String {
