@@ -1,6 +1,7 @@
 //! `choria req AGENT ACTION`: calls an action on many nodes (docs/spec/07 §7.2).
 
 mod answer;
+mod destination;
 mod document;
 mod inputs;
 mod options;
@@ -21,12 +22,13 @@ pub(crate) use options::Options;
 pub(crate) use text::{names, plain};
 
 use crate::arguments::Global;
-use crate::failure::{Code, Doing, Failure};
+use crate::failure::{Code, Failure};
 use crate::fleet::{Call, Fleet};
 use crate::nearest;
 use crate::output::form::Form;
 use crate::output::prompt::Prompts;
 use crate::output::{self, harmless};
+use destination::Destination;
 use inputs::is_secret;
 use options::FailOn;
 use results::Results;
@@ -56,12 +58,10 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     }
     // whatever can be wrong with the command line is told before a node is asked to do anything
     fleet.check(&options.discovery)?;
-    if let Some(path) = &options.output_file {
-        writable(path)?;
-    }
+    let destination = Destination::of(options.output_file.as_deref(), options.dry_run)?;
     let fleet = fleet.online(global).await?;
     let request = Asked { options, form, prompts: global.prompts(), service: ddl.metadata.service, action };
-    let result = call(&fleet, &request, &filter, data, replies).await;
+    let result = call(&fleet, &request, &filter, data, replies, destination).await;
     if let (Form::Jsonl, Err(failure)) = (form, &result) {
         output::print(&document::error(failure.message()));
     }
@@ -131,28 +131,6 @@ fn bad_input(action: &Action, error: InputError) -> Failure {
     }
 }
 
-/// Results that cannot be written would be lost after the nodes have done what they were asked to.
-fn writable(path: &Path) -> Result<(), Failure> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let failed = |reason: String| {
-        Failure::new(format!("cannot write the results to {}", path.display())).because(reason)
-    };
-    if !folder.is_dir() {
-        return Err(failed(format!("there is no folder {}", folder.display())));
-    }
-    if path.is_dir() {
-        return Err(failed(String::from("it is a directory")));
-    }
-    tempfile::Builder::new()
-        .prefix(".choria-")
-        .tempfile_in(folder)
-        .map(drop)
-        .map_err(|error| failed(format!("{}: {}", folder.display(), error.kind())))
-}
-
 /// A request that is ready to be made.
 struct Asked<'a> {
     options: &'a Options,
@@ -169,6 +147,7 @@ async fn call(
     filter: &choria_protocol::Filter,
     data: Map<String, Value>,
     mut replies: Option<ReplyFilter>,
+    destination: Destination,
 ) -> Result<u8, Failure> {
     let Asked { options, form, action, .. } = asked;
     let mut nodes = Vec::new();
@@ -250,7 +229,7 @@ async fn call(
         summary: &summary,
         colour: fleet.colour(),
     };
-    deliver(options, &results.written(options, *form)?)?;
+    destination.write(&results.written(options, *form)?)?;
     if let Some((count, reason)) = replies.as_ref().and_then(ReplyFilter::undecided) {
         output::note(&format!(
             "warning: --filter-replies left out {count} replies for which it is neither true nor false, first {}\n",
@@ -311,17 +290,6 @@ fn verdict(options: &Options, summary: &crate::fleet::Summary, service: bool) ->
         FailOn::Any => failed || missing,
     };
     Ok(if matched { Code::Partial as u8 } else { 0 })
-}
-
-fn deliver(options: &Options, results: &str) -> Result<(), Failure> {
-    match &options.output_file {
-        Some(path) => choria_host::private_file::write_atomic(path, results.as_bytes(), 0o644)
-            .doing(|| format!("cannot write the results to {}", path.display())),
-        None => {
-            output::print(results);
-            Ok(())
-        }
-    }
 }
 
 fn plan(options: &Options, nodes: &[String], data: &Map<String, Value>) -> String {
