@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use choria_client::{
-    ClientConfig, ClientError, ConnectOptions, Connection, DiscoveryOptions, LimitMethod, PingOptions,
-    RpcOptions, Verification, config_files, ddl_store, discovery, targets,
+    Asking, ClientConfig, ClientError, ConnectOptions, Connection, DiscoveryOptions, LimitMethod,
+    PingOptions, RpcOptions, Verification, config_files, ddl_store, discovery, targets,
 };
 use choria_protocol::Filter;
 use choria_protocol::ddl::{self, Ddl};
@@ -73,6 +73,8 @@ pub(crate) struct Call {
     pub(crate) quiet_after: Option<Duration>,
     /// Replies go there, and nobody waits for them.
     pub(crate) reply_to: Option<String>,
+    /// Is told of the nodes that are asked, as they are.
+    pub(crate) asking: Option<std::sync::mpsc::Sender<Asking>>,
 }
 
 impl Call {
@@ -88,6 +90,7 @@ impl Call {
             timeout: None,
             quiet_after: None,
             reply_to: None,
+            asking: None,
         }
     }
 
@@ -307,6 +310,7 @@ impl Fleet {
             timeout: call.timeout,
             quiet_after: call.quiet_after,
             reply_to: call.reply_to,
+            asking: call.asking,
             batch: (call.batch > 0).then_some(targets::Amount::Nodes(call.batch)),
             batch_sleep: Some(call.batch_sleep),
             ..RpcOptions::default()

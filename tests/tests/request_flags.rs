@@ -169,6 +169,9 @@ fn silence_ends_a_request(network: &Network, operator: &Operator, names: &[Strin
     ensure!(ended.code == 0 && ended.took < Duration::from_secs(60), "{ended:?}");
     ensure!(ended.stdout.contains(&format!("processing {SERVERS} / {} hosts", SERVERS + 1)), "{ended:?}");
     ensure!(ended.stdout.contains("No Responses from: 1") && ended.stdout.contains(GHOST), "{ended:?}");
+    let rows = operator.run(&[&request[..], &["-O", "csv"]].concat())?;
+    ensure!(rows.stdout.lines().count() == 1 + SERVERS && !rows.stdout.contains(GHOST), "{rows:?}");
+    ensure!(rows.stderr.contains("No Responses from: 1") && rows.stderr.contains(GHOST), "{rows:?}");
 
     // Ctrl-C ends it, too, and what is known by then is told, also of replies that a filter left out
     let request = ["req", "rpcutil", "ping", "--nodes", &list, "--timeout", "90", "-O", "jsonl"];
@@ -179,6 +182,8 @@ fn silence_ends_a_request(network: &Network, operator: &Operator, names: &[Strin
         let last: Value = serde_json::from_str(ended.stdout.lines().last().context("no lines")?)?;
         let silent = last.pointer("/stat/no_responses").and_then(Value::as_array).context("no statistics")?;
         ensure!(silent.iter().any(|name| name == GHOST), "{more:?}: {last}");
+        let id = last.pointer("/stat/requestid").and_then(Value::as_str);
+        ensure!(id.is_some_and(|id| !id.is_empty()), "{more:?}: {last}");
         let heard = last.pointer("/stat/responses").and_then(Value::as_u64).context("no count")?;
         ensure!(heard + silent.len() as u64 == SERVERS as u64 + 1 && heard > 0, "{more:?}: {last}");
     }

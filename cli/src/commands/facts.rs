@@ -69,6 +69,8 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     }
     output::print(&written(options, &rows, form)?);
     if !matches!(form, Form::Text | Form::Table) {
+        // nodes that failed were told of one by one
+        output::note(&req::left_out(&summary.silent, &[], options.verbose));
         return Ok(0);
     }
     let took = format::short(summary.took, Duration::from_millis(1));

@@ -169,10 +169,15 @@ async fn collectives(global: &Global, options: &Options, form: Form) -> Result<u
         return Err(options.filter.nobody("did not discover any nodes", fleet.collective()));
     }
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut failed = Vec::new();
     let mut call = Call::new("rpcutil", "collective_info", Map::new(), found.nodes);
     call.progress = form == Form::Text;
     let summary = fleet
         .call(call, |answer: Answer| {
+            if !answer.is_ok() {
+                failed.push(answer.sender);
+                return;
+            }
             for name in strings(&answer.data, "collectives") {
                 *counts.entry(name).or_default() += 1;
             }
@@ -182,6 +187,7 @@ async fn collectives(global: &Global, options: &Options, form: Form) -> Result<u
     let summary = summary?;
     if let Some(document) = form.document(&counts)? {
         output::print(&document);
+        output::note(&req::left_out(&summary.silent, &failed, false));
         return Ok(0);
     }
     let mut table = Table::new(&["Collective", "Nodes"])
@@ -191,13 +197,14 @@ async fn collectives(global: &Global, options: &Options, form: Form) -> Result<u
     if form == Form::Csv {
         let lines: String = rows.iter().map(|(name, count)| csv::line(&[name, &count.to_string()])).collect();
         output::print(&(csv::line(&["collective", "nodes"]) + &lines));
+        output::note(&req::left_out(&summary.silent, &failed, false));
         return Ok(0);
     }
     for (name, count) in rows {
         table.row(vec![name, count.to_string()]);
     }
     output::print(&table.render());
-    output::print(&req::names("No Responses from", &summary.silent, false));
+    output::print(&req::left_out(&summary.silent, &failed, false));
     Ok(0)
 }
 

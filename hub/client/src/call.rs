@@ -42,10 +42,19 @@ pub struct RpcOptions {
     pub batch_abort: Option<Amount>,
     /// Replies go to this subject and are not awaited.
     pub reply_to: Option<String>,
+    /// Is told of every group of nodes as it is asked, for callers that may stop a request before it has a [`Summary`].
+    pub asking: Option<std::sync::mpsc::Sender<Asking>>,
     /// Replies without a valid signature are dropped and counted.
     pub require_signed: bool,
     /// Sends inputs as they are; for agents whose real inputs exceed their DDL (docs/spec/04 §7).
     pub skip_validation: bool,
+}
+
+/// Nodes that a request is being sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asking {
+    pub request_id: String,
+    pub nodes: Vec<String>,
 }
 
 /// What one node answered.
@@ -213,6 +222,11 @@ async fn run(
         let publishing = Instant::now();
         let secure = connection.sign(&request).await?;
         collector.expect(group);
+        if let Some(asking) = &options.asking {
+            // before, since a node may act on what was published when this stops amid the group
+            let told = asking.send(Asking { request_id: request.id.clone(), nodes: group.to_vec() });
+            drop(told); // whoever no longer listens need not know
+        }
         publish(connection, &request, &secure, &reply_subject, group).await?;
         summary.publish_time += publishing.elapsed();
         summary.batches += 1;
@@ -256,6 +270,9 @@ async fn service_call(
         None => Some(Inbox::open(connection, reply_subject.clone()).await?),
         Some(_) => None,
     };
+    if let Some(asking) = &options.asking {
+        drop(asking.send(Asking { request_id: request.id.clone(), nodes: Vec::new() }));
+    }
     let started = Instant::now();
     let subject = subjects::service(&request.collective, agent);
     if connection.config().brokers.federations.is_empty() {

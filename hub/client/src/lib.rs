@@ -33,7 +33,7 @@ mod verification;
 mod version_constraint;
 
 pub use brokers::BrokerSource;
-pub use call::{NodeReply, RpcOptions, Summary, call};
+pub use call::{Asking, NodeReply, RpcOptions, Summary, call};
 pub use config::{ClientConfig, LimitMethod, SignerMode, TlsMode};
 pub use connection::{ConnectOptions, Connection};
 pub use credentials::{CredentialSource, Identity};

@@ -173,7 +173,7 @@ async fn once(
             output::print(&grid(&round.pongs, form));
             tell(&silent.unwrap_or_default(), round.invalid);
         }
-        Form::Names => {}
+        Form::Names => tell(&silent.unwrap_or_default(), round.invalid),
         Form::Text => {
             output::print(&statistics::summary(&round.pongs, round.overhead, options.silent));
             if round.invalid > 0 {

@@ -13,13 +13,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use choria_client::{ClientError, ReplyFilter, ReplyFilterError};
+use choria_client::{Asking, ClientError, ReplyFilter, ReplyFilterError};
 use choria_protocol::ddl::{Action, Ddl, InputError};
 use serde_json::{Map, Value};
 
 pub(crate) use answer::Answer;
 pub(crate) use options::Options;
-pub(crate) use text::{names, plain};
+pub(crate) use text::{left_out, names, plain};
 
 use crate::arguments::Global;
 use crate::failure::{Code, Failure};
@@ -192,7 +192,9 @@ async fn call(
     call.timeout = options.timeout;
     call.quiet_after = options.quiet_after;
     call.reply_to = options.reply_to.clone();
-    let targets = call.nodes().to_vec();
+    let discovered = call.nodes().len();
+    let (asking, asked_so_far) = std::sync::mpsc::channel();
+    call.asking = Some(asking);
     let mut answers: Vec<Answer> = Vec::new();
     let mut heard = Heard::default();
     let finished = tokio::select! {
@@ -213,7 +215,8 @@ async fn call(
         }
     };
     let interrupted = finished.is_none();
-    let mut summary = finished.unwrap_or_else(|| heard.cut_short(&targets, started));
+    let mut summary =
+        finished.unwrap_or_else(|| heard.cut_short(discovered, asked_so_far.try_iter(), started));
     summary.discovery = discovery_took;
     if options.reply_to.is_some() && !interrupted {
         output::print(&document::request_id(&summary.request_id, *form)?);
@@ -230,6 +233,10 @@ async fn call(
         colour: fleet.colour(),
     };
     destination.write(&results.written(options, *form)?)?;
+    // a document has all that is known of a request, an array of names has not
+    if options.senders || matches!(form, Form::Table | Form::Csv | Form::Names) {
+        output::note(&left_out(&summary.silent, &heard.failed, options.verbose));
+    }
     if let Some((count, reason)) = replies.as_ref().and_then(ReplyFilter::undecided) {
         output::note(&format!(
             "warning: --filter-replies left out {count} replies for which it is neither true nor false, first {}\n",
@@ -247,24 +254,38 @@ async fn call(
 #[derive(Default)]
 struct Heard {
     senders: BTreeSet<String>,
-    ok: usize,
+    failed: Vec<String>,
 }
 
 impl Heard {
     fn add(&mut self, answer: &Answer) {
-        self.ok += usize::from(answer.is_ok());
+        if !answer.is_ok() {
+            self.failed.push(answer.sender.clone());
+        }
         self.senders.insert(answer.sender.clone());
     }
 
-    /// What is known of a call that somebody ended with Ctrl-C.
-    fn cut_short(&self, targets: &[String], started: (i64, Instant)) -> crate::fleet::Summary {
-        let responses = self.senders.len();
+    /// What is known of a call that somebody ended with Ctrl-C. Nodes of later batches were not asked, so they are not
+    /// silent.
+    fn cut_short(
+        &self,
+        discovered: usize,
+        asked: impl IntoIterator<Item = Asking>,
+        started: (i64, Instant),
+    ) -> crate::fleet::Summary {
+        let mut request_id = String::new();
+        let mut silent = Vec::new();
+        for group in asked {
+            silent.extend(group.nodes.into_iter().filter(|node| !self.senders.contains(node)));
+            request_id = group.request_id;
+        }
         crate::fleet::Summary {
-            discovered: targets.len(),
-            responses,
-            ok: self.ok,
-            failed: responses.saturating_sub(self.ok),
-            silent: targets.iter().filter(|node| !self.senders.contains(*node)).cloned().collect(),
+            request_id,
+            discovered,
+            responses: self.senders.len(),
+            ok: self.senders.len().saturating_sub(self.failed.len()),
+            failed: self.failed.len(),
+            silent,
             started: started.0,
             took: started.1.elapsed(),
             ..crate::fleet::Summary::default()
@@ -305,4 +326,35 @@ fn plan(options: &Options, nodes: &[String], data: &Map<String, Value>) -> Strin
     out.push('\n');
     nodes.iter().for_each(|node| out.push_str(&format!("{}\n", harmless(node))));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use choria_protocol::rpc::StatusCode;
+
+    #[test]
+    fn a_request_that_was_cut_short_tells_of_the_nodes_that_were_asked() {
+        let mut heard = Heard::default();
+        for (sender, status) in [("n1", StatusCode::Ok), ("n2", StatusCode::Aborted)] {
+            heard.add(&Answer {
+                sender: sender.to_owned(),
+                status,
+                message: String::new(),
+                data: Map::new(),
+                at: 0,
+                verification: String::new(),
+            });
+        }
+        let group = |nodes: [&str; 2]| Asking {
+            request_id: String::from("id"),
+            nodes: nodes.map(str::to_owned).to_vec(),
+        };
+        // two more were discovered
+        let summary = heard.cut_short(6, [group(["n1", "n3"]), group(["n2", "n4"])], (0, Instant::now()));
+        assert_eq!(summary.request_id, "id");
+        assert_eq!(summary.silent, ["n3", "n4"]);
+        assert_eq!((summary.discovered, summary.responses, summary.ok, summary.failed), (6, 2, 1, 1));
+        assert_eq!(heard.failed, ["n2"]);
+    }
 }

@@ -97,6 +97,11 @@ pub(crate) fn names(title: &str, names: &[String], verbose: bool) -> String {
     out
 }
 
+/// What a form has no place for, for stderr: who was silent, and who failed.
+pub(crate) fn left_out(silent: &[String], failed: &[String], verbose: bool) -> String {
+    names("No Responses from", silent, verbose) + &names("Failed Replies from", failed, verbose)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,5 +148,8 @@ mod tests {
         let silent: Vec<String> = ["n4", "n10.example.net", "n2", "n3"].map(String::from).to_vec();
         let shown = names("No Responses from", &silent, false);
         assert_eq!(shown, "\nNo Responses from: 4\n\n    n10.example.net  n2               n3\n    n4\n");
+        let told = left_out(&["n1".to_owned()], &["n2".to_owned()], false);
+        assert_eq!(told, "\nNo Responses from: 1\n\n    n1\n\nFailed Replies from: 1\n\n    n2\n");
+        assert_eq!(left_out(&[], &[], false), "");
     }
 }
