@@ -5,6 +5,7 @@ mod arguments;
 mod bounded_text;
 mod commands;
 mod discovery_flags;
+mod environment;
 mod failure;
 mod filter_flags;
 mod fleet;

@@ -11,7 +11,7 @@ use crate::discovery_flags::DiscoveryFlags;
 use crate::failure::{Code, Failure};
 use crate::filter_flags::FilterFlags;
 use crate::fleet::{Call, Fleet};
-use crate::output::form::{Form, FormFlag};
+use crate::output::form::{Chosen, Form, FormFlag};
 use crate::output::table::{self, Table};
 use crate::output::{self, csv, format, harmless};
 
@@ -39,12 +39,13 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let form = options.form.form(options.json.then_some(Form::Json))?;
+    let chosen = options.form.form(options.json.then_some(Form::Json))?;
+    let form = chosen.form;
     if options.collectives {
-        return collectives(global, options, form).await;
+        return collectives(global, options, chosen).await;
     }
     if matches!(form, Form::Table | Form::Csv | Form::Names) {
-        return Err(form.refused("text, json, jsonl or yaml"));
+        return Err(chosen.refused("text, json, jsonl or yaml"));
     }
     let Some(identity) = &options.identity else {
         return Err(Failure::usage("please specify a node to retrieve inventory for"));
@@ -157,9 +158,10 @@ fn columns(names: &[String], count: usize) -> String {
     out
 }
 
-async fn collectives(global: &Global, options: &Options, form: Form) -> Result<u8, Failure> {
+async fn collectives(global: &Global, options: &Options, chosen: Chosen) -> Result<u8, Failure> {
+    let form = chosen.form;
     if form == Form::Names {
-        return Err(form.refused("text, table, csv, json, jsonl or yaml"));
+        return Err(chosen.refused("text, table, csv, json, jsonl or yaml"));
     }
     let filter = options.filter.filter(Some("rpcutil"))?;
     let fleet = Fleet::connect(global, options.filter.target.as_deref()).await?;

@@ -4,6 +4,7 @@
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use crate::environment;
 use crate::failure::Failure;
 use crate::output;
 
@@ -38,11 +39,33 @@ impl Form {
             Form::Text | Form::Table | Form::Csv | Form::Names => None,
         })
     }
+}
 
+/// A form, and who asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) form: Form,
+    by_variable: bool,
+}
+
+impl Chosen {
     /// A form that the results of a command cannot have.
     pub(crate) fn refused(self, instead: &str) -> Failure {
-        let name = self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-        Failure::usage(format!("these results cannot be written as {name}")).hint(format!("use {instead}"))
+        let failure = Failure::usage(format!("these results cannot be written as {}", self.name()));
+        self.blamed(failure).hint(format!("use {instead}"))
+    }
+
+    /// A failure over this form; who has not typed it is told where it comes from.
+    pub(crate) fn blamed(self, failure: Failure) -> Failure {
+        if self.by_variable {
+            failure.because(format!("the environment asks for {}: {VARIABLE}", self.name()))
+        } else {
+            failure
+        }
+    }
+
+    fn name(self) -> String {
+        self.form.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 
@@ -55,38 +78,31 @@ pub(crate) struct FormFlag {
 
 impl FormFlag {
     /// The form asked for; `classic` is what an older flag such as `--json` asks for.
-    pub(crate) fn form(&self, classic: Option<Form>) -> Result<Form, Failure> {
-        match self.output.or(classic) {
-            Some(form) => Ok(form),
-            None => of_environment(std::env::var(VARIABLE).ok().as_deref()),
+    pub(crate) fn form(&self, classic: Option<Form>) -> Result<Chosen, Failure> {
+        if let Some(form) = self.output.or(classic) {
+            return Ok(Chosen { form, by_variable: false });
         }
+        let said = environment::word(VARIABLE)?;
+        Ok(Chosen { form: said.unwrap_or(Form::Text), by_variable: said.is_some() })
     }
-}
-
-fn of_environment(value: Option<&str>) -> Result<Form, Failure> {
-    let Some(word) = value.filter(|word| !word.is_empty()) else { return Ok(Form::Text) };
-    Form::from_str(word, true).map_err(|_| {
-        let known: Vec<String> = Form::value_variants()
-            .iter()
-            .filter_map(|form| Some(form.to_possible_value()?.get_name().to_owned()))
-            .collect();
-        Failure::usage(format!("{VARIABLE} is {word:?}, which is no form of results"))
-            .hint(format!("it may be {}", known.join(", ")))
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Form, FormFlag, of_environment};
+    use super::{Chosen, Form, FormFlag};
 
     #[test]
-    fn the_environment_speaks_where_the_command_line_is_silent() {
-        assert_eq!(of_environment(None).unwrap(), Form::Text);
-        assert_eq!(of_environment(Some("")).unwrap(), Form::Text);
-        assert_eq!(of_environment(Some("csv")).unwrap(), Form::Csv);
-        assert_eq!(of_environment(Some("xml")).unwrap_err().exit_code(), 2);
+    fn what_is_typed_outweighs_the_environment() {
         let given = FormFlag { output: Some(Form::Yaml) };
-        assert_eq!(given.form(None).unwrap(), Form::Yaml);
-        assert_eq!(FormFlag { output: None }.form(Some(Form::Table)).unwrap(), Form::Table);
+        assert_eq!(given.form(None).unwrap(), Chosen { form: Form::Yaml, by_variable: false });
+        let classic = FormFlag { output: None }.form(Some(Form::Table)).unwrap();
+        assert_eq!(classic, Chosen { form: Form::Table, by_variable: false });
+    }
+
+    #[test]
+    fn a_form_that_nobody_typed_is_explained() {
+        let told = |by_variable| format!("{:?}", Chosen { form: Form::Csv, by_variable }.refused("text"));
+        assert!(told(false).contains("as csv") && !told(false).contains("CHORIA_OUTPUT"));
+        assert!(told(true).contains("as csv") && told(true).contains("CHORIA_OUTPUT"));
     }
 }

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::filter_flags::FilterFlags;
 use crate::fleet::{Fleet, PingRound, Pong};
 use crate::nodes_file;
-use crate::output::form::{Form, FormFlag};
+use crate::output::form::{Chosen, Form, FormFlag};
 use crate::output::table::Table;
 use crate::output::{self, csv, harmless};
 use statistics::{Statistics, millis};
@@ -56,12 +56,12 @@ pub(crate) struct Options {
     #[arg(
         long,
         value_name = "N",
-        conflicts_with_all = ["graph", "sort"],
+        conflicts_with_all = ["graph", "silent", "sort"],
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     count: Option<u32>,
     /// Ask until Ctrl-C, and print a line each time
-    #[arg(long, conflicts_with_all = ["count", "graph", "sort"])]
+    #[arg(long, conflicts_with_all = ["count", "graph", "silent", "sort"])]
     watch: bool,
     /// Pause between two rounds, in seconds or as a duration; a second when not given
     #[arg(long, value_name = "SECONDS", value_parser = interval)]
@@ -118,13 +118,15 @@ impl<'a> Document<'a> {
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
     let classic = [(options.json, Form::Json), (options.names, Form::Names)];
-    let form = options.form.form(classic.into_iter().find_map(|(given, form)| given.then_some(form)))?;
+    let chosen = options.form.form(classic.into_iter().find_map(|(given, form)| given.then_some(form)))?;
+    let form = chosen.form;
     let again = options.watch || options.count.is_some();
     if again {
-        rounds::check(form)?;
+        rounds::check(chosen)?;
     } else if options.interval.is_some() {
         return Err(Failure::usage("--interval is the pause between rounds: add --count N or --watch"));
     }
+    fits(options, chosen)?;
     let expected = options.against.as_deref().map(names).transpose()?;
     let filter = options.filter.filter(None)?;
     let fleet = Fleet::connect(global, options.filter.target.as_deref()).await?;
@@ -135,6 +137,18 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     };
     fleet.close().await;
     if heard? { Ok(0) } else { Err(options.filter.nobody("no responses received", fleet.collective())) }
+}
+
+/// Flags that say something of text, with a form that is none.
+fn fits(options: &Options, chosen: Chosen) -> Result<(), Failure> {
+    let refused = |told: &str| Err(chosen.blamed(Failure::usage(told)));
+    if options.silent && chosen.form == Form::Names {
+        return refused("--silent prints no names, so that nothing would be left of them");
+    }
+    if options.graph && chosen.form != Form::Text {
+        return refused("--graph draws below the text, which is not what is asked for");
+    }
+    Ok(())
 }
 
 /// One round; whether anybody answered.
@@ -223,13 +237,55 @@ fn silent(expected: &[String], round: &PingRound) -> Vec<String> {
 
 fn names(path: &Path) -> Result<Vec<String>, Failure> {
     let text = nodes_file::contents(path)?;
-    let lines = text.lines().map(str::trim);
-    Ok(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect())
+    Ok(listed(&text))
+}
+
+/// Each name once, in the order of the list.
+fn listed(text: &str) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.filter(|line| seen.insert(*line)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::interval;
+    use super::{Chosen, Form, Options, fits, interval, listed};
+    use crate::output::form::FormFlag;
+    use clap::{Args, FromArgMatches};
+
+    #[test]
+    fn a_name_is_expected_once() {
+        assert_eq!(listed("b\n # x\n#y\na\n\n b \na\n"), ["b", "a"]);
+    }
+
+    #[test]
+    fn flags_for_text_need_text() {
+        let read = |words: &[&str]| -> Result<(Options, Chosen), Box<dyn std::error::Error>> {
+            let command = Options::augment_args(clap::Command::new("ping"));
+            let options =
+                Options::from_arg_matches(&command.try_get_matches_from([&["ping"], words].concat())?)?;
+            let chosen = FormFlag::form(&options.form, Some(Form::Text))
+                .map_err(|failure| failure.message().to_owned())?;
+            Ok((options, chosen))
+        };
+        for (words, fit) in [
+            (&["-O", "names", "--silent"][..], false),
+            (&["-O", "csv", "--graph"], false),
+            (&["-O", "json", "--graph"], false),
+            (&["-O", "csv", "--silent"], true),
+            (&["--graph", "--silent"], true),
+        ] {
+            let (options, chosen) = read(words).unwrap();
+            assert_eq!(
+                fits(&options, chosen).map_err(|failure| failure.exit_code()).err(),
+                (!fit).then_some(2),
+                "{words:?}"
+            );
+        }
+        for words in [&["--count", "2", "--silent"][..], &["--watch", "--silent"], &["--names", "--silent"]] {
+            assert!(read(words).is_err(), "{words:?}");
+        }
+    }
 
     #[test]
     fn rounds_have_a_pause_between_them() {

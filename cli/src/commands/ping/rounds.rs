@@ -8,7 +8,7 @@ use super::statistics::{self, Statistics};
 use super::{Document, Options, silent};
 use crate::failure::Failure;
 use crate::fleet::{Fleet, PingRound};
-use crate::output::form::Form;
+use crate::output::form::{Chosen, Form};
 use crate::output::{self, csv, harmless};
 
 const PAUSE: Duration = Duration::from_secs(1);
@@ -24,12 +24,12 @@ struct Line<'a> {
 }
 
 /// Rounds have no end that a document or a table could wait for.
-pub(super) fn check(form: Form) -> Result<(), Failure> {
-    match form {
+pub(super) fn check(chosen: Chosen) -> Result<(), Failure> {
+    match chosen.form {
         Form::Text | Form::Jsonl | Form::Csv => Ok(()),
         Form::Json | Form::Yaml | Form::Table | Form::Names => {
-            Err(Failure::usage("--count and --watch print a line for each round, not one result")
-                .hint("use text, -O jsonl or -O csv"))
+            let failure = Failure::usage("--count and --watch print a line for each round, not one result");
+            Err(chosen.blamed(failure).hint("use text, -O jsonl or -O csv"))
         }
     }
 }
@@ -87,12 +87,13 @@ fn text(time: &str, round: &PingRound, silent: &[String]) -> String {
 
 fn row(time: &str, round: &PingRound, silent: Option<&[String]>) -> String {
     let statistics = Statistics::of(&round.pongs, None);
+    let time_of = |millis: Option<f64>| millis.map(|millis| millis.to_string()).unwrap_or_default();
     csv::line(&[
         time.to_owned(),
         statistics.replies.to_string(),
-        statistics.max_ms.to_string(),
-        statistics.min_ms.to_string(),
-        statistics.avg_ms.to_string(),
+        time_of(statistics.max_ms),
+        time_of(statistics.min_ms),
+        time_of(statistics.avg_ms),
         silent.map_or_else(String::new, |silent| silent.len().to_string()),
     ])
 }
@@ -114,5 +115,9 @@ mod tests {
         assert!(line.ends_with("s10 and 2 more\n"), "{line}");
         assert_eq!(row("t", &round, Some(&silent)), "t,1,4,4,4,12\n");
         assert_eq!(row("t", &round, None), "t,1,4,4,4,\n");
+        let nobody = PingRound { pongs: Vec::new(), invalid: 0, overhead: Duration::ZERO };
+        assert_eq!(row("t", &nobody, Some(&silent)), "t,0,,,,12\n");
+        let line = output::json_line(&Document::new(&nobody, None, None));
+        assert!(line.contains("\"replies\":0,\"max_ms\":null,\"min_ms\":null,\"avg_ms\":null"), "{line}");
     }
 }

@@ -10,9 +10,10 @@ use crate::output::format;
 #[derive(Serialize)]
 pub(super) struct Statistics {
     pub(super) replies: usize,
-    pub(super) max_ms: f64,
-    pub(super) min_ms: f64,
-    pub(super) avg_ms: f64,
+    /// Nobody's answer took no time at all: there is none.
+    pub(super) max_ms: Option<f64>,
+    pub(super) min_ms: Option<f64>,
+    pub(super) avg_ms: Option<f64>,
     /// From the start of the command to the first question; later rounds have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) overhead_ms: Option<f64>,
@@ -20,11 +21,12 @@ pub(super) struct Statistics {
 
 impl Statistics {
     pub(super) fn of(pongs: &[Pong], overhead: Option<Duration>) -> Self {
+        let of_some = |time: fn(&[Pong]) -> Duration| (!pongs.is_empty()).then(|| millis(time(pongs)));
         Statistics {
             replies: pongs.len(),
-            max_ms: millis(longest(pongs)),
-            min_ms: millis(shortest(pongs)),
-            avg_ms: millis(mean(pongs)),
+            max_ms: of_some(longest),
+            min_ms: of_some(shortest),
+            avg_ms: of_some(mean),
             overhead_ms: overhead.map(millis),
         }
     }

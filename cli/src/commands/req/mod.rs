@@ -35,7 +35,8 @@ use results::Results;
 use summary::Summary;
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let form = form(options)?;
+    let form = options.form()?;
+    let fail_on = options.fail_on()?;
     if let Some(subject) = &options.reply_to {
         awaits_replies(subject)?;
     }
@@ -60,7 +61,8 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     fleet.check(&options.discovery)?;
     let destination = Destination::of(options.output_file.as_deref(), options.dry_run)?;
     let fleet = fleet.online(global).await?;
-    let request = Asked { options, form, prompts: global.prompts(), service: ddl.metadata.service, action };
+    let request =
+        Asked { options, form, fail_on, prompts: global.prompts(), service: ddl.metadata.service, action };
     let result = call(&fleet, &request, &filter, data, replies, destination).await;
     if let (Form::Jsonl, Err(failure)) = (form, &result) {
         output::print(&document::error(failure.message()));
@@ -69,18 +71,6 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
         fleet.close().await;
     }
     result
-}
-
-fn form(options: &Options) -> Result<Form, Failure> {
-    let classic = [(options.json, Form::Json), (options.jsonl, Form::Jsonl), (options.table, Form::Table)];
-    let classic = classic.into_iter().find_map(|(given, form)| given.then_some(form));
-    // what somebody types outweighs what the environment says, here too
-    let form = options.form.form(classic.or(options.senders.then_some(Form::Names)))?;
-    if form == Form::Jsonl && options.output_file.is_some() {
-        return Err(Failure::usage("JSON lines are written as they come, --output-file only at the end")
-            .hint("redirect stdout instead: choria req … -O jsonl >FILE"));
-    }
-    Ok(form)
 }
 
 fn reply_filter(expression: &str) -> Result<ReplyFilter, Failure> {
@@ -135,6 +125,7 @@ fn bad_input(action: &Action, error: InputError) -> Failure {
 struct Asked<'a> {
     options: &'a Options,
     form: Form,
+    fail_on: FailOn,
     prompts: Prompts,
     /// Any one of its hosts answers, so there are no nodes to find.
     service: bool,
@@ -247,7 +238,7 @@ async fn call(
         output::note("Interrupted\n");
         return Ok(Code::Interrupted as u8);
     }
-    verdict(options, &summary, asked.service)
+    verdict(asked.fail_on, &summary, asked.service)
 }
 
 /// Who has answered so far.
@@ -293,7 +284,7 @@ impl Heard {
     }
 }
 
-fn verdict(options: &Options, summary: &crate::fleet::Summary, service: bool) -> Result<u8, Failure> {
+fn verdict(fail_on: FailOn, summary: &crate::fleet::Summary, service: bool) -> Result<u8, Failure> {
     if summary.responses == 0 {
         let failure = Failure::new("no responses received").code(Code::NoReplies);
         return Err(if service {
@@ -304,7 +295,7 @@ fn verdict(options: &Options, summary: &crate::fleet::Summary, service: bool) ->
     }
     let failed = summary.failed > 0;
     let missing = !summary.silent.is_empty();
-    let matched = match options.fail_on {
+    let matched = match fail_on {
         FailOn::None => false,
         FailOn::Failed => failed,
         FailOn::Missing => missing,

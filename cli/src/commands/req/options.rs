@@ -7,8 +7,10 @@ use choria_client::targets::Amount;
 use clap::{Args, ValueEnum};
 
 use crate::discovery_flags::DiscoveryFlags;
+use crate::environment;
+use crate::failure::Failure;
 use crate::filter_flags::FilterFlags;
-use crate::output::form::FormFlag;
+use crate::output::form::{Form, FormFlag};
 
 #[derive(Debug, Args)]
 #[command(
@@ -67,7 +69,7 @@ pub(crate) struct Options {
         long,
         short,
         value_name = "SUBJECT",
-        conflicts_with_all = ["batch", "display", "filter_replies", "output_file", "quiet_after", "senders", "sort", "table", "timeout"]
+        conflicts_with_all = ["batch_sleep", "display", "fail_on", "filter_replies", "output_file", "quiet_after", "senders", "sort", "table", "timeout"]
     )]
     pub(super) reply_to: Option<String>,
     /// Do not draw a progress bar
@@ -88,9 +90,9 @@ pub(crate) struct Options {
     /// Find nodes and check inputs, then say what would be sent
     #[arg(long)]
     pub(super) dry_run: bool,
-    /// End with code 4 when nodes failed or stayed silent
-    #[arg(long, value_name = "WHAT", default_value = "none", env = "CHORIA_FAIL_ON")]
-    pub(super) fail_on: FailOn,
+    /// End with code 4 when nodes failed or stayed silent; none when not given [environment: CHORIA_FAIL_ON]
+    #[arg(long, value_name = "WHAT")]
+    pub(super) fail_on: Option<FailOn>,
     /// Ask before an action that reaches more nodes than this
     #[arg(long, value_name = "N")]
     pub(super) confirm_over: Option<usize>,
@@ -107,6 +109,50 @@ pub(crate) struct Options {
     pub(super) discovery: DiscoveryFlags,
 }
 
+impl Options {
+    /// What makes the request end with a code of its own. Where no reply is awaited there is nothing to tell, whatever
+    /// the environment says.
+    pub(super) fn fail_on(&self) -> Result<FailOn, Failure> {
+        match self.fail_on {
+            Some(given) => Ok(given),
+            None if self.reply_to.is_some() => Ok(FailOn::None),
+            None => Ok(environment::word("CHORIA_FAIL_ON")?.unwrap_or(FailOn::None)),
+        }
+    }
+
+    /// The form of the results, once it is clear that they can have it.
+    pub(super) fn form(&self) -> Result<Form, Failure> {
+        let classic = [(self.json, Form::Json), (self.jsonl, Form::Jsonl), (self.table, Form::Table)];
+        let classic = classic.into_iter().find_map(|(given, form)| given.then_some(form));
+        // what somebody types outweighs what the environment says, here too
+        let chosen = self.form.form(classic.or(self.senders.then_some(Form::Names)))?;
+        let form = chosen.form;
+        if form == Form::Jsonl && self.output_file.is_some() {
+            let failure =
+                Failure::usage("JSON lines are written as they come, --output-file only at the end");
+            return Err(chosen.blamed(failure).hint("redirect stdout instead: choria req … -O jsonl >FILE"));
+        }
+        if form == Form::Jsonl && self.senders {
+            return Err(Failure::usage("JSON lines are whole replies, --senders only names")
+                .hint("use --senders alone, or with -O json or yaml"));
+        }
+        if self.reply_to.is_some() {
+            if matches!(form, Form::Table | Form::Csv | Form::Names) {
+                let failure = Failure::usage("with --reply-to no reply is awaited that could be written so");
+                return Err(chosen
+                    .blamed(failure)
+                    .hint("use text, json, jsonl or yaml for the request's id"));
+            }
+            if self.batch > 0 {
+                return Err(Failure::usage(
+                    "--reply-to cannot be used with --batch: nobody awaits the end of a batch",
+                ));
+            }
+        }
+        Ok(form)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Shown {
     Ok,
@@ -121,4 +167,48 @@ pub(super) enum FailOn {
     Failed,
     Missing,
     Any,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+    use crate::output::form::Form;
+    use clap::{Args, FromArgMatches};
+
+    /// The code that a command line ends with, or its form.
+    fn form(words: &[&str]) -> Result<Form, u8> {
+        let command = Options::augment_args(clap::Command::new("req"));
+        let words = [&["req", "rpcutil", "ping"], words].concat();
+        let matches = command.try_get_matches_from(words).map_err(|_| 2)?;
+        let options = Options::from_arg_matches(&matches).map_err(|_| 2)?;
+        options.form().map_err(|failure| failure.exit_code())
+    }
+
+    #[test]
+    fn a_request_without_replies_takes_no_flag_that_needs_them() {
+        let to = |more: &[&str]| form(&[&["--reply-to", "site.replies"], more].concat());
+        for more in [
+            &["-O", "table"][..],
+            &["-O", "csv"],
+            &["-O", "names"],
+            &["--table"],
+            &["--senders"],
+            &["--fail-on", "none"],
+            &["--batch-sleep", "1"],
+            &["--batch", "1"],
+        ] {
+            assert_eq!(to(more), Err(2), "{more:?}");
+        }
+        assert_eq!(to(&["--batch", "0", "-O", "json"]), Ok(Form::Json));
+        assert_eq!(to(&["-O", "text"]), Ok(Form::Text));
+    }
+
+    #[test]
+    fn lines_of_json_are_whole_replies() {
+        assert_eq!(form(&["--senders", "-O", "jsonl"]), Err(2));
+        assert_eq!(form(&["--senders", "--jsonl"]), Err(2));
+        assert_eq!(form(&["-O", "jsonl", "-o", "file"]), Err(2));
+        assert_eq!(form(&["--senders", "-O", "yaml"]), Ok(Form::Yaml));
+        assert_eq!(form(&["--senders"]), Ok(Form::Names));
+    }
 }
