@@ -1,4 +1,5 @@
 //! Lines of comma-separated values (RFC 4180, with line feeds), as spreadsheets and `cut` read them.
+//! Values are what they are: one that begins with `=` is not defused for spreadsheets, which would take it for a formula.
 
 use super::harmless;
 
@@ -27,5 +28,6 @@ mod tests {
             "n1,\"a,b\",\"say \"\"x\"\"\",\"two\nlines\",\n"
         );
         assert_eq!(line(&["\u{1b}[2J"]), "\\u{1b}[2J\n");
+        assert_eq!(line(&["=1+1", "+1", "-1", "@x", "\tx"]), "=1+1,+1,-1,@x,\tx\n");
     }
 }

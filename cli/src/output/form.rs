@@ -71,7 +71,7 @@ impl Chosen {
 
 #[derive(Debug, Args)]
 pub(crate) struct FormFlag {
-    /// Form of the results [environment: CHORIA_OUTPUT]
+    /// Form of the results; cells of csv are not defused for spreadsheets [environment: CHORIA_OUTPUT]
     #[arg(long, short = 'O', value_name = "FORMAT", group = "form")]
     output: Option<Form>,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use choria_protocol::ProtocolError;
 use serde_json::{Map, Value};
 
 use crate::bounded_text;
@@ -56,9 +57,16 @@ pub(super) fn document(path: &Path) -> Result<Map<String, Value>, Failure> {
     let text = bounded_text::read(path, LIMIT, what)?;
     let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let value: Value = if json {
-        serde_json::from_str(&text)
-            .doing(what)
-            .map_err(|failure| failure.code(crate::failure::Code::Usage))?
+        let usage = |failure: Failure| failure.code(crate::failure::Code::Usage);
+        let value = serde_json::from_str(&text).doing(what).map_err(usage)?;
+        // YAML refuses a name that stands twice on its own
+        choria_protocol::check_unambiguous("inputs", &[], text.as_bytes()).map_err(|error| {
+            Failure::usage(what()).because(match error {
+                ProtocolError::Ambiguous { key, .. } => format!("it has {key:?} more than once"),
+                other => harmless(&other.to_string()),
+            })
+        })?;
+        value
     } else {
         // JSON is YAML, so that stdin and files of any name may hold either
         serde_saphyr::from_str(&text).map_err(|error| {
@@ -67,10 +75,19 @@ pub(super) fn document(path: &Path) -> Result<Map<String, Value>, Failure> {
             Failure::usage(what()).because(harmless(line))
         })?
     };
-    match value {
-        Value::Object(inputs) => Ok(inputs),
-        _ => Err(Failure::usage(what()).because("it is no JSON or YAML object of inputs and their values")),
+    let Value::Object(inputs) = value else {
+        return Err(Failure::usage(what()).because("it is no JSON or YAML object of inputs and their values"));
+    };
+    // names of inputs are lower-case: which of two values was meant nobody can say
+    let mut seen = BTreeMap::new();
+    for name in inputs.keys() {
+        if let Some(other) = seen.insert(name.to_lowercase(), name) {
+            return Err(Failure::usage(what()).because(format!(
+                "{other:?} and {name:?} are the same input: names differ in more than case"
+            )));
+        }
     }
+    Ok(inputs)
 }
 
 #[cfg(test)]
@@ -122,6 +139,24 @@ mod tests {
             let (_folder, path) = file(name, text);
             assert_eq!(document(&path).unwrap_err().exit_code(), 2, "{name} {text:?}");
         }
+    }
+
+    #[test]
+    fn an_input_has_one_value() {
+        for (name, text) in [
+            ("i.json", "{\"a\": 1, \"b\": 2, \"a\": 3}"),
+            ("i.json", "{\"a\": {\"b\": 1, \"b\": 2}}"),
+            ("i.json", "{\"a\": 1, \"\\u0061\": 2}"),
+            ("i.yaml", "a: 1\na: 2\n"),
+            ("i", "{\"a\": 1, \"a\": 2}"),
+            ("i.json", "{\"fact\": 1, \"Fact\": 2}"),
+            ("i.yaml", "fact: 1\nFACT: 2\n"),
+        ] {
+            let (_folder, path) = file(name, text);
+            assert_eq!(document(&path).unwrap_err().exit_code(), 2, "{name} {text:?}");
+        }
+        let (_folder, path) = file("i.json", "{\"a\": {\"b\": 1, \"B\": 2}, \"c\": {\"b\": 1}}");
+        assert!(document(&path).is_ok());
     }
 
     #[test]
