@@ -76,3 +76,21 @@ fn no_input_is_asked_for() -> Result<()> {
     ensure!(std::fs::read(&seed)? == key, "the key was overwritten");
     Ok(())
 }
+
+/// A disk that is full is not a reader that went away.
+#[test]
+fn results_that_cannot_be_written_are_a_failure() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let operator = Operator::new(&folder.path().join("client.conf"), folder.path());
+    for command in [&["buildinfo"][..], &["--help"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full")?;
+        let lost = operator.command(command).stdout(full).output()?;
+        let told = String::from_utf8_lossy(&lost.stderr);
+        ensure!(lost.status.code() == Some(1) && told.contains("cannot write results: "), "{lost:?}");
+    }
+    let (reader, writer) = std::io::pipe()?;
+    drop(reader);
+    let left = operator.command(&["buildinfo"]).stdout(writer).output()?;
+    ensure!(left.status.success() && left.stderr.is_empty(), "{left:?}");
+    Ok(())
+}

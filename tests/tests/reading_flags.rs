@@ -58,6 +58,9 @@ fn pings_come_in_rounds_and_forms(network: &Network, operator: &Operator, names:
     let list = network.folder().join("expected");
     write_private(&list, format!("# the fleet\n{}\n\n{GHOST}\n", names.join("\n")).as_bytes())?;
     let list = list.display().to_string();
+    let listed = operator.run(&[&ping[..], &["-O", "names", "--against", &list]].concat())?;
+    ensure!(listed.stderr.contains("No Responses from: 1") && listed.stderr.contains(GHOST), "{listed:?}");
+    ensure!(!listed.stdout.contains(GHOST), "{listed:?}");
     let rounds = form(&["--count", "3", "--interval", "100ms", "--against", &list])?;
     ensure!(rounds.lines().count() == 3, "{rounds}");
     for line in rounds.lines() {
@@ -81,6 +84,8 @@ fn pings_come_in_rounds_and_forms(network: &Network, operator: &Operator, names:
     let nobody = ["ping", "-I", GHOST, "--timeout", "1", "--count", "2", "--interval", "100ms"];
     let nobody = operator.run(&nobody)?;
     ensure!(nobody.code == 3 && nobody.stdout.matches("0 replies").count() == 2, "{nobody:?}");
+    let nobody = operator.run(&["ping", "-I", GHOST, "--timeout", "1", "--count", "1", "-O", "csv"])?;
+    ensure!(nobody.stdout.lines().nth(1).is_some_and(|line| line.ends_with("Z,0,,,,")), "{nobody:?}");
     for more in [
         &["--interval", "1"][..],
         &["--watch", "--count", "2"],
@@ -89,6 +94,9 @@ fn pings_come_in_rounds_and_forms(network: &Network, operator: &Operator, names:
         &["--count", "2", "-O", "json"],
         &["--count", "2", "--names"],
         &["--count", "2", "--sort", "name"],
+        &["--count", "2", "--silent"],
+        &["-O", "names", "--silent"],
+        &["-O", "csv", "--graph"],
     ] {
         let refused = operator.run(&[&["ping"], more].concat())?;
         ensure!(refused.code == 2 && refused.stdout.is_empty(), "{more:?}: {refused:?}");
@@ -110,6 +118,8 @@ fn facts_are_not_waited_for(network: &Network, operator: &Operator, names: &[Str
         ensure!(told.code == 0 && told.stdout.contains("No Responses from: 1"), "{told:?}");
         ensure!(names.iter().all(|name| told.stdout.contains(name)), "{told:?}");
     }
+    let rows = operator.run(&[&facts[..], &["--timeout", "1s", "-O", "csv"]].concat())?;
+    ensure!(rows.stderr.contains("No Responses from: 1") && rows.stderr.contains(GHOST), "{rows:?}");
     ensure!(
         short.took + Duration::from_secs(2) < usual.took,
         "{:?} is not shorter than {:?}",

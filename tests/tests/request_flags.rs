@@ -187,6 +187,16 @@ fn silence_ends_a_request(network: &Network, operator: &Operator, names: &[Strin
         let heard = last.pointer("/stat/responses").and_then(Value::as_u64).context("no count")?;
         ensure!(heard + silent.len() as u64 == SERVERS as u64 + 1 && heard > 0, "{more:?}: {last}");
     }
+    // nodes of batches to come were not asked, so they are not silent
+    let ended = operator.run_for(&[&request[..], &["--batch", "1", "--batch-sleep", "60"]].concat(), 3)?;
+    ensure!(ended.code == 130 && ended.took < Duration::from_secs(60), "{ended:?}");
+    let last: Value = serde_json::from_str(ended.stdout.lines().last().context("no lines")?)?;
+    ensure!(last.pointer("/stat/no_responses") == Some(&Value::Array(Vec::new())), "{last}");
+    ensure!(last.pointer("/stat/responses").and_then(Value::as_u64) == Some(1), "{last}");
+    ensure!(
+        last.pointer("/stat/requestid").and_then(Value::as_str).is_some_and(|id| !id.is_empty()),
+        "{last}"
+    );
     Ok(())
 }
 

@@ -82,9 +82,8 @@ pub(super) fn document(path: &Path) -> Result<Map<String, Value>, Failure> {
     let mut seen = BTreeMap::new();
     for name in inputs.keys() {
         if let Some(other) = seen.insert(name.to_lowercase(), name) {
-            return Err(Failure::usage(what()).because(format!(
-                "{other:?} and {name:?} are the same input: names differ in more than case"
-            )));
+            return Err(Failure::usage(what())
+                .because(format!("{other:?} and {name:?} are one input: case is no difference")));
         }
     }
     Ok(inputs)
