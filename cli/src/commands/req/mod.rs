@@ -230,7 +230,8 @@ async fn call(
     }
     if let Some((count, reason)) = replies.as_ref().and_then(ReplyFilter::undecided) {
         output::note(&format!(
-            "warning: --filter-replies left out {count} replies for which it is neither true nor false, first {}\n",
+            "warning: --filter-replies left out {count} {} for which it is neither true nor false, first {}\n",
+            if count == 1 { "reply" } else { "replies" },
             harmless(reason)
         ));
     }
