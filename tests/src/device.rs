@@ -9,8 +9,8 @@ use choria_host::private_file::write_private;
 
 use crate::process::{Running, binary, wait_until};
 
-/// Longest wait for a device to get somewhere.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest wait for a device to get somewhere: a provisioner that it has answered too late comes back after a minute.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// How a device in QEMU reaches this machine's loopback address.
 pub const HOST: &str = "10.0.2.2";
 /// A name of the hub, for devices with a name server.
