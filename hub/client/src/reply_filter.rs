@@ -193,6 +193,7 @@ fn check_bounds(text: &str) -> Result<(), ReplyFilterError> {
             // a quote in a comment is none
             (None, '/' | '*') if before == '/' => return unbounded("a comment"),
             (None, '.') if before == '.' => return unbounded("a range"),
+            (None, '{') if begins_map(characters.as_str()) => return unbounded("a map"),
             (None, '(' | '[' | '{') => {
                 depth += 1;
                 deepest = deepest.max(depth);
@@ -219,6 +220,24 @@ fn check_bounds(text: &str) -> Result<(), ReplyFilterError> {
         return Err(ReplyFilterError::TooDeep);
     }
     if operators > MAX_OPERATORS { Err(ReplyFilterError::TooManyOperators) } else { Ok(()) }
+}
+
+/// Whether what follows a brace is a key and its colon. The engine takes only literals for a map's values, and ends the
+/// process on others.
+fn begins_map(rest: &str) -> bool {
+    let key = rest.trim_start();
+    let behind = match key.chars().next() {
+        Some(quote @ ('"' | '\'' | '`')) => {
+            let mut escaped = false;
+            key.char_indices().skip(1).find_map(|(at, character)| {
+                let ends = character == quote && !escaped;
+                escaped = character == '\\' && !escaped && quote != '`';
+                ends.then(|| key.get(at + 1..)).flatten()
+            })
+        }
+        _ => Some(key.trim_start_matches(|letter: char| letter.is_alphanumeric() || letter == '_')),
+    };
+    behind.is_some_and(|behind| behind.trim_start().starts_with(':'))
 }
 
 #[cfg(test)]
@@ -364,11 +383,16 @@ mod tests {
             "/*'*/ true",
             "true // '",
             "any(data('x'), {any(data('x'), {# > 1})})",
+            "data('m') == {size: -1}",
+            "{ a : msg } == 1",
+            "{'a\\'b': [1]} == 1",
+            "{\"a\": ok()} == 1",
         ] {
             let error = ReplyFilter::new(text).unwrap_err();
             assert!(matches!(error, ReplyFilterError::Unbounded(_)), "{text}: {error:?}");
         }
         assert!(passes("msg != 'let // repeat .. {{'"));
+        assert!(passes("any(data('ports'), {true ? # == 80 : false})"));
         assert!(passes("data('memory.size') / 2 > 1 && 3.5 > 1"));
 
         let nested = "a[".repeat(40) + "1" + &"]".repeat(40);
