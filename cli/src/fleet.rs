@@ -31,7 +31,6 @@ pub(crate) struct Fleet {
     config: ClientConfig,
     collective: String,
     connection: Option<Connection>,
-    colour: Colour,
     bar_colour: Colour,
     started: Instant,
 }
@@ -134,7 +133,6 @@ impl Fleet {
         };
         let configured = config.settings.bool("color", true);
         Ok(Fleet {
-            colour: Colour::stdout(global.color, configured),
             bar_colour: Colour::stderr(global.color, configured),
             config,
             collective,
@@ -188,10 +186,6 @@ impl Fleet {
 
     pub(crate) fn config(&self) -> &ClientConfig {
         &self.config
-    }
-
-    pub(crate) fn colour(&self) -> Colour {
-        self.colour
     }
 
     /// The schema of an agent.

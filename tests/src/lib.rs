@@ -38,7 +38,7 @@ pub use keeper::Keeper;
 pub use length::test_length;
 pub use liar::{Liar, Message};
 pub use network::Network;
-pub use operator::{Finished, Operator};
+pub use operator::{Finished, GHOST, Operator, sorted};
 pub use process::{Running, binary, free_port, is_alive, wait_until};
 pub use row::{Doing, Row};
 pub use shot::Shot;

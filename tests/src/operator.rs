@@ -9,6 +9,16 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{binary, signal, wait_until};
 
+/// A name that nobody has.
+pub const GHOST: &str = "ghost.example.net";
+
+/// Lines in an order that two runs share.
+pub fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
 #[derive(Debug)]
 pub struct Operator {
     config: PathBuf,

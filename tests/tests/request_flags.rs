@@ -1,17 +1,18 @@
 //! What an operator may add to `choria req`, against a running network (docs/spec/07 §2.9, §5.4, §7.2).
 
+use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use choria_host::private_file::write_private;
 use choria_tests::request::read_reply;
-use choria_tests::{Finished, NODE, Network, Operator, Stage};
+use choria_tests::{Finished, GHOST, NODE, Network, Operator, Stage, sorted};
 use serde_json::Value;
 
 const SERVERS: usize = 3;
-/// A name that nobody has.
-const GHOST: &str = "ghost.example.net";
 
 #[test]
 fn requests_and_their_forms() -> Result<()> {
@@ -26,15 +27,10 @@ fn story(network: &Network) -> Result<()> {
     names.sort();
     results_have_many_forms(&operator, &names)?;
     inputs_come_from_files(network, &operator)?;
+    results_go_where_they_are_wanted(network, &operator, &names)?;
+    plans_have_forms(&operator, &names)?;
     replies_are_chosen_by_an_expression(&operator, &names)?;
     silence_ends_a_request(network, &operator, &names)
-}
-
-/// Lines in an order that two runs share.
-fn sorted(text: &str) -> Vec<&str> {
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_unstable();
-    lines
 }
 
 fn results_have_many_forms(operator: &Operator, names: &[String]) -> Result<()> {
@@ -99,6 +95,14 @@ fn inputs_come_from_files(network: &Network, operator: &Operator) -> Result<()> 
     let piped = operator.run_with(&[&request[..], &["-"]].concat(), "{\"fact\": \"rack\"}")?;
     ensure!(fact_asked(&piped)?.as_deref() == Some("rack"), "{piped:?}");
 
+    let piped =
+        operator.run_with(&["req", "rpcutil", "get_fact", "fact=@-", "-j", "--limit", "1"], "site\n")?;
+    ensure!(fact_asked(&piped)?.as_deref() == Some("site"), "{piped:?}");
+    for more in [&["--input-file", "-", "--nodes", "-"][..], &["fact=@-", "--nodes", "-"]] {
+        let refused = operator.run_with(&[&["req", "rpcutil", "get_fact"], more].concat(), "fact: site\n")?;
+        ensure!(refused.code == 2 && refused.stderr.contains("cannot both read stdin"), "{refused:?}");
+    }
+
     let large = write("large.yaml", &format!("fact: {}\n", "x".repeat(1024 * 1024)))?;
     for (file, code, told) in [
         (write("list.yaml", "- role\n")?, 2, "no JSON or YAML object"),
@@ -111,6 +115,62 @@ fn inputs_come_from_files(network: &Network, operator: &Operator) -> Result<()> 
         let refused = with(&file, &[])?;
         ensure!(refused.code == code && refused.stderr.contains(told), "{file}: {refused:?}");
     }
+    Ok(())
+}
+
+/// A file is replaced as it was, what is open is added to, and what cannot be written is not lost.
+fn results_go_where_they_are_wanted(network: &Network, operator: &Operator, names: &[String]) -> Result<()> {
+    let request = ["req", "rpcutil", "ping", "--sort", "-O"];
+    let path = network.folder().join("results.json");
+    write_private(&path, b"[]")?;
+    let to = |form: &'static str, path: &Path| -> Result<Finished> {
+        operator.run(&[&request[..], &[form, "-o", &path.display().to_string()]].concat())
+    };
+    let told = to("json", &path)?;
+    ensure!(told.code == 0 && told.stdout.is_empty(), "{told:?}");
+    let results: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    ensure!(
+        results.pointer("/replies").and_then(Value::as_array).map(Vec::len) == Some(SERVERS),
+        "{results}"
+    );
+    let mode = std::fs::metadata(&path)?.permissions().mode() & 0o777;
+    ensure!(mode == 0o600, "it was private and is {mode:o}");
+
+    let all = File::options().create(true).append(true).open(network.folder().join("all.log"))?;
+    for _ in 0..2 {
+        let mut command = operator.command(&[&request[..], &["names", "-o", "/dev/stdout"]].concat());
+        ensure!(command.stdout(all.try_clone()?).status()?.success(), "cannot add to a file that is open");
+    }
+    let twice = std::fs::read_to_string(network.folder().join("all.log"))?;
+    ensure!(twice.lines().eq(names.iter().chain(names)), "{twice}");
+
+    let full = to("names", Path::new("/dev/full"))?;
+    ensure!(full.code == 1 && full.stdout.lines().eq(names), "{full:?}");
+    ensure!(full.stderr.contains("cannot write the results to /dev/full"), "{full:?}");
+    Ok(())
+}
+
+/// What would be done is told as what was done is, and secrets are not told.
+fn plans_have_forms(operator: &Operator, names: &[String]) -> Result<()> {
+    let plan = ["req", "choria_provision", "restart", "token=@-", "splay=7", "--dry-run", "-O"];
+    let form = |form: &'static str| -> Result<Finished> {
+        let told = operator.run_with(&[&plan[..], &[form]].concat(), "s3cret")?;
+        ensure!(told.code == 0 && !told.stdout.contains("s3cret"), "{form}: {told:?}");
+        Ok(told)
+    };
+    let json = form("json")?.json()?;
+    let inputs = serde_json::json!({"splay": 7, "token": "*****"});
+    ensure!(json.pointer("/data") == Some(&inputs), "{json}");
+    let mut nodes: Vec<String> = serde_json::from_value(json.pointer("/nodes").context("no nodes")?.clone())?;
+    nodes.sort();
+    ensure!(nodes == names, "{json}");
+    ensure!(sorted(&form("names")?.stdout) == names, "names are nodes");
+    let rows = form("csv")?.stdout;
+    ensure!(rows.starts_with("node\n") && rows.lines().count() == 1 + SERVERS, "{rows}");
+    let lines = form("jsonl")?.stdout;
+    let last: Value = serde_json::from_str(lines.lines().last().context("no lines")?)?;
+    ensure!(last.get("k").is_some_and(|k| k == "plan") && last.get("data") == Some(&inputs), "{lines}");
+    ensure!(form("text")?.stdout.starts_with("Would call choria_provision#restart on 3 nodes"), "text");
     Ok(())
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let form = options.form.form(options.json.then_some(Form::Json))?.form;
+    let form = options.form.form(&[(options.json, Form::Json)])?.form;
     let filter = options.filter.filter(Some("rpcutil"))?;
     let fleet = Fleet::connect(global, options.filter.target.as_deref()).await?;
     let talk = options.verbose && form == Form::Text;

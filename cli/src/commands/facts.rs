@@ -54,8 +54,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let classic = [(options.json, Form::Json), (options.table, Form::Table)];
-    let form = options.form.form(classic.into_iter().find_map(|(given, form)| given.then_some(form)))?.form;
+    let form = options.form.form(&[(options.json, Form::Json), (options.table, Form::Table)])?.form;
     let filter = options.filter.filter(Some("rpcutil"))?;
     let fleet = Fleet::connect(global, options.filter.target.as_deref()).await?;
     let result = collect(&fleet, &filter, options, form).await;

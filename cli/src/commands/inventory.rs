@@ -39,7 +39,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let chosen = options.form.form(options.json.then_some(Form::Json))?;
+    let chosen = options.form.form(&[(options.json, Form::Json)])?;
     let form = chosen.form;
     if options.collectives {
         return collectives(global, options, chosen).await;

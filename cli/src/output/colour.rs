@@ -24,12 +24,17 @@ pub(crate) struct Colour(bool);
 impl Colour {
     /// For stdout. `configured` is the `color` setting of the client configuration.
     pub(crate) fn stdout(when: When, configured: bool) -> Self {
-        Colour(decide(when, configured, std::io::stdout().is_terminal()))
+        Colour::stream(when, configured, std::io::stdout().is_terminal())
     }
 
     /// For stderr.
     pub(crate) fn stderr(when: When, configured: bool) -> Self {
-        Colour(decide(when, configured, std::io::stderr().is_terminal()))
+        Colour::stream(when, configured, std::io::stderr().is_terminal())
+    }
+
+    /// For a stream that is a terminal or is none.
+    pub(crate) fn stream(when: When, configured: bool, terminal: bool) -> Self {
+        Colour(decide(when, configured, terminal))
     }
 
     pub(crate) fn is_on(self) -> bool {

@@ -77,8 +77,9 @@ pub(crate) struct FormFlag {
 }
 
 impl FormFlag {
-    /// The form asked for; `classic` is what an older flag such as `--json` asks for.
-    pub(crate) fn form(&self, classic: Option<Form>) -> Result<Chosen, Failure> {
+    /// The form asked for; `classic` are older flags such as `--json`, whether each was given and what it asks for.
+    pub(crate) fn form(&self, classic: &[(bool, Form)]) -> Result<Chosen, Failure> {
+        let classic = classic.iter().find_map(|(given, form)| given.then_some(*form));
         if let Some(form) = self.output.or(classic) {
             return Ok(Chosen { form, by_variable: false });
         }
@@ -94,8 +95,11 @@ mod tests {
     #[test]
     fn what_is_typed_outweighs_the_environment() {
         let given = FormFlag { output: Some(Form::Yaml) };
-        assert_eq!(given.form(None).unwrap(), Chosen { form: Form::Yaml, by_variable: false });
-        let classic = FormFlag { output: None }.form(Some(Form::Table)).unwrap();
+        assert_eq!(
+            given.form(&[(false, Form::Table)]).unwrap(),
+            Chosen { form: Form::Yaml, by_variable: false }
+        );
+        let classic = FormFlag { output: None }.form(&[(false, Form::Json), (true, Form::Table)]).unwrap();
         assert_eq!(classic, Chosen { form: Form::Table, by_variable: false });
     }
 

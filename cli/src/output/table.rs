@@ -50,6 +50,13 @@ impl Table {
         self
     }
 
+    /// As wide as its cells ask for: it is not printed on the terminal.
+    #[must_use]
+    pub(crate) fn unlimited(mut self) -> Self {
+        self.limit = None;
+        self
+    }
+
     pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }

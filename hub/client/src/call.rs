@@ -145,9 +145,12 @@ async fn run(
     let declared = ddl.action(action)?;
     let warnings = if options.skip_validation { Vec::new() } else { declared.validate(&data)? };
     if let Some(subject) = &options.reply_to
-        && !choria_token::names::valid_subject(subject)
+        && !subjects::is_tokens(subject)
     {
-        return Err(ClientError::Request(format!("'{}' is no subject", subject.escape_default())));
+        return Err(ClientError::Request(format!(
+            "'{}' is no subject to reply to",
+            subject.escape_default()
+        )));
     }
     let body = RpcRequest { agent: ddl.name().to_owned(), action: action.to_owned(), data }.to_bytes()?;
     let agent_time = Duration::from_secs(ddl.metadata.timeout_or_default());
@@ -201,6 +204,7 @@ async fn run(
     if let Some(subject) = &options.reply_to {
         let started = Instant::now();
         let secure = connection.sign(&first).await?;
+        tell(&options, &first, &nodes);
         publish(connection, &first, &secure, subject, &nodes).await?;
         summary.publish_time = started.elapsed();
         summary.batches = 1;
@@ -222,11 +226,7 @@ async fn run(
         let publishing = Instant::now();
         let secure = connection.sign(&request).await?;
         collector.expect(group);
-        if let Some(asking) = &options.asking {
-            // before, since a node may act on what was published when this stops amid the group
-            let told = asking.send(Asking { request_id: request.id.clone(), nodes: group.to_vec() });
-            drop(told); // whoever no longer listens need not know
-        }
+        tell(&options, &request, group);
         publish(connection, &request, &secure, &reply_subject, group).await?;
         summary.publish_time += publishing.elapsed();
         summary.batches += 1;
@@ -270,9 +270,7 @@ async fn service_call(
         None => Some(Inbox::open(connection, reply_subject.clone()).await?),
         Some(_) => None,
     };
-    if let Some(asking) = &options.asking {
-        drop(asking.send(Asking { request_id: request.id.clone(), nodes: Vec::new() }));
-    }
+    tell(options, &request, &[]);
     let started = Instant::now();
     let subject = subjects::service(&request.collective, agent);
     if connection.config().brokers.federations.is_empty() {
@@ -292,6 +290,15 @@ async fn service_call(
     }
     summary.request_time = started.elapsed();
     Ok(summary)
+}
+
+/// Says who is about to be asked. Before a request is published, since a node may act on it when its caller stops amid a
+/// group.
+fn tell(options: &RpcOptions, request: &Request, nodes: &[String]) {
+    if let Some(asking) = &options.asking {
+        let told = asking.send(Asking { request_id: request.id.clone(), nodes: nodes.to_vec() });
+        drop(told); // whoever no longer listens need not know
+    }
 }
 
 /// Years away, for a wait that the clock cannot count to the end of.
@@ -413,8 +420,12 @@ impl<'a, F: FnMut(NodeReply)> Collector<'a, F> {
                 Ok(None) => return Err(ClientError::Broker("the connection was closed".to_owned())),
                 Ok(Some(payload)) => payload,
             };
+            let heard = self.ok + self.failed;
             self.take(connection, &payload, request_id);
-            if let Some(pause) = self.options.quiet_after {
+            // what does not count as a reply does not prolong a request either
+            if self.ok + self.failed > heard
+                && let Some(pause) = self.options.quiet_after
+            {
                 quiet = after(Instant::now(), pause);
             }
         }

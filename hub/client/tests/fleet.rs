@@ -12,8 +12,8 @@ mod network;
 use std::time::{Duration, Instant};
 
 use choria_client::{
-    Amount, ClientError, ConnectOptions, Connection, DiscoveryOptions, PingOptions, RpcOptions, Verification,
-    call, discover, ping,
+    Amount, Asking, ClientError, ConnectOptions, Connection, DiscoveryOptions, PingOptions, RpcOptions,
+    Verification, call, discover, ping,
 };
 use choria_protocol::Filter;
 use choria_protocol::ddl::builtin;
@@ -284,6 +284,48 @@ async fn mistakes_are_found_before_anything_is_sent() {
     assert!(error.to_string().contains("invalid identity string"), "{error}");
     let error = call(&connection, &rpcutil, "ping", Map::new(), quick(), |_| {}).await.unwrap_err();
     assert!(matches!(error, ClientError::NothingDiscovered) && error.exit_code() == 3);
+}
+
+/// What is no reply, or none any more, is no reason to wait on.
+#[tokio::test]
+async fn noise_does_not_keep_a_quiet_request_going() {
+    let (broker, org) = (Broker::start(NONCE).await, Org::new());
+    let [endless, silent] = ["endless.example.net", "silent.example.net"];
+    node(&broker, &org, endless, Manner::Endless).await;
+    node(&broker, &org, silent, Manner::Silent).await;
+    let connection = connect(&config(broker.address, org.client("up=alice", |_| {}), Some(&org))).await;
+    let rpcutil = builtin("rpcutil").unwrap();
+    let options = RpcOptions {
+        timeout: Some(Duration::from_secs(14)),
+        quiet_after: Some(Duration::from_millis(500)),
+        ..named(&[endless, silent])
+    };
+    let started = Instant::now();
+    let summary = call(&connection, &rpcutil, "ping", Map::new(), options, |_| {}).await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(summary.ok == 1 && summary.duplicates > 0, "{summary:?}");
+    assert_eq!(summary.missing, [silent]);
+}
+
+#[tokio::test]
+async fn whoever_awaits_no_reply_is_told_the_id_all_the_same() {
+    let (broker, org) = (Broker::start(NONCE).await, Org::new());
+    let connection = connect(&config(broker.address, org.client("up=alice", |_| {}), Some(&org))).await;
+    let rpcutil = builtin("rpcutil").unwrap();
+    let (asking, asked) = std::sync::mpsc::channel();
+    let options = RpcOptions {
+        reply_to: Some("site.replies".to_owned()),
+        asking: Some(asking),
+        ..named(&["n1.example.net", "n2.example.net"])
+    };
+    let summary = call(&connection, &rpcutil, "ping", Map::new(), options, |_| {}).await.unwrap();
+    let asked: Vec<_> = asked.try_iter().collect();
+    assert_eq!(asked, [Asking { request_id: summary.request_id, nodes: summary.targets }]);
+    for subject in ["site.>", "site.*", "a..b", "a b", ""] {
+        let options = RpcOptions { reply_to: Some(subject.to_owned()), ..named(&["n1.example.net"]) };
+        let error = call(&connection, &rpcutil, "ping", Map::new(), options, |_| {}).await.unwrap_err();
+        assert!(error.to_string().contains("no subject to reply to"), "{subject}: {error}");
+    }
 }
 
 #[tokio::test]

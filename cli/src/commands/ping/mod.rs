@@ -117,8 +117,7 @@ impl<'a> Document<'a> {
 }
 
 pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failure> {
-    let classic = [(options.json, Form::Json), (options.names, Form::Names)];
-    let chosen = options.form.form(classic.into_iter().find_map(|(given, form)| given.then_some(form)))?;
+    let chosen = options.form.form(&[(options.json, Form::Json), (options.names, Form::Names)])?;
     let form = chosen.form;
     let again = options.watch || options.count.is_some();
     if again {
@@ -264,7 +263,7 @@ mod tests {
             let command = Options::augment_args(clap::Command::new("ping"));
             let options =
                 Options::from_arg_matches(&command.try_get_matches_from([&["ping"], words].concat())?)?;
-            let chosen = FormFlag::form(&options.form, Some(Form::Text))
+            let chosen = FormFlag::form(&options.form, &[(true, Form::Text)])
                 .map_err(|failure| failure.message().to_owned())?;
             Ok((options, chosen))
         };

@@ -81,6 +81,18 @@ pub(crate) fn request_id(id: &str, form: Form) -> Result<String, Failure> {
     Ok(form.document(&json!({"requestid": id}))?.unwrap_or_else(|| format!("{id}\n")))
 }
 
+/// What would be sent to whom, in a form that holds any value.
+pub(crate) fn plan(
+    agent: &str,
+    action: &str,
+    nodes: &[String],
+    data: &Map<String, Value>,
+    form: Form,
+) -> Result<Option<String>, Failure> {
+    let plan = json!({"agent": agent, "action": action, "data": data, "nodes": nodes});
+    if form == Form::Jsonl { Ok(Some(line("plan", plan))) } else { form.document(&plan) }
+}
+
 fn line(kind: &str, fields: Value) -> String {
     let mut object = Map::new();
     object.insert(String::from("k"), Value::from(kind));

@@ -21,18 +21,29 @@ pub(super) fn is_secret(name: &str) -> bool {
 }
 
 /// `key=value`, split at the first `=`.
+fn split(argument: &str) -> Result<(&str, &str), Failure> {
+    argument
+        .split_once('=')
+        .or_else(|| argument.split_once(':'))
+        .ok_or_else(|| Failure::usage(format!("{argument:?} is no input: inputs are written key=value")))
+}
+
+/// Inputs whose values come from stdin, as they were typed.
+pub(super) fn from_stdin(arguments: &[String]) -> impl Iterator<Item = &str> {
+    arguments.iter().map(String::as_str).filter(|argument| matches!(split(argument), Ok((_, "@-"))))
+}
+
+/// The inputs of the command line as texts.
 pub(super) fn texts(arguments: &[String], prompts: Prompts) -> Result<BTreeMap<String, String>, Failure> {
     let mut texts = BTreeMap::new();
     for argument in arguments {
-        let (key, value) =
-            argument.split_once('=').or_else(|| argument.split_once(':')).ok_or_else(|| {
-                Failure::usage(format!("{argument:?} is no input: inputs are written key=value"))
-            })?;
+        let (key, value) = split(argument)?;
         let value = match value {
             "-" if is_secret(key) => prompts.secret(key, &format!("{key}=@FILE"))?.expose().to_owned(),
             _ => match value.strip_prefix('@') {
                 Some(file) => {
-                    let what = || format!("cannot read input {key} from {file}");
+                    let from = if file == "-" { "stdin" } else { file };
+                    let what = || format!("cannot read input {key} from {from}");
                     let text = bounded_text::read(Path::new(file), LIMIT, what)?;
                     text.trim_end_matches(['\r', '\n']).to_owned()
                 }
@@ -91,7 +102,7 @@ pub(super) fn document(path: &Path) -> Result<Map<String, Value>, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::{document, is_secret, texts};
+    use super::{document, from_stdin, is_secret, texts};
     use crate::output::prompt::Prompts;
     use serde_json::json;
     use std::path::PathBuf;
@@ -104,6 +115,12 @@ mod tests {
         assert_eq!(texts["headers"], "{\"a\":\"b\"}");
         assert_eq!(read(&["nothing".into()]).unwrap_err().exit_code(), 2);
         assert_eq!(read(&["token=-".into()]).unwrap_err().exit_code(), 6);
+    }
+
+    #[test]
+    fn only_a_file_of_that_name_is_stdin() {
+        let arguments = ["a=@-", "b=-", "c=@./-", "d:@-", "nothing"].map(String::from);
+        assert!(from_stdin(&arguments).eq(["a=@-", "d:@-"]));
     }
 
     #[test]

@@ -10,11 +10,11 @@ mod summary;
 mod text;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use choria_client::{Asking, ClientError, ReplyFilter, ReplyFilterError};
 use choria_protocol::ddl::{Action, Ddl, InputError};
+use choria_protocol::subjects;
 use serde_json::{Map, Value};
 
 pub(crate) use answer::Answer;
@@ -26,8 +26,7 @@ use crate::failure::{Code, Failure};
 use crate::fleet::{Call, Fleet};
 use crate::nearest;
 use crate::output::form::Form;
-use crate::output::prompt::Prompts;
-use crate::output::{self, harmless};
+use crate::output::{self, csv, harmless};
 use destination::Destination;
 use inputs::is_secret;
 use options::FailOn;
@@ -41,13 +40,8 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
         awaits_replies(subject)?;
     }
     let replies = options.filter_replies.as_deref().map(reply_filter).transpose()?;
-    let document = match &options.input_file {
-        Some(path) if path == Path::new("-") && options.discovery.nodes.as_deref() == Some(path) => {
-            return Err(Failure::usage("--input-file and --nodes cannot both read stdin"));
-        }
-        Some(path) => inputs::document(path)?,
-        None => Map::new(),
-    };
+    options.check_stdin()?;
+    let document = options.input_file.as_deref().map(inputs::document).transpose()?.unwrap_or_default();
     let texts = inputs::texts(&options.inputs, global.prompts())?;
     let filter = options.filter.filter(Some(&options.agent))?;
     let fleet = Fleet::offline(global, options.filter.target.as_deref())?;
@@ -61,8 +55,7 @@ pub(crate) async fn run(global: &Global, options: &Options) -> Result<u8, Failur
     fleet.check(&options.discovery)?;
     let destination = Destination::of(options.output_file.as_deref(), options.dry_run)?;
     let fleet = fleet.online(global).await?;
-    let request =
-        Asked { options, form, fail_on, prompts: global.prompts(), service: ddl.metadata.service, action };
+    let request = Asked { options, form, fail_on, global, service: ddl.metadata.service, action };
     let result = call(&fleet, &request, &filter, data, replies, destination).await;
     if let (Form::Jsonl, Err(failure)) = (form, &result) {
         output::print(&document::error(failure.message()));
@@ -88,8 +81,7 @@ fn reply_filter(expression: &str) -> Result<ReplyFilter, Failure> {
 
 /// A subject that replies can be published to.
 fn awaits_replies(subject: &str) -> Result<(), Failure> {
-    let wildcard = subject.split('.').any(|token| matches!(token, "*" | ">"));
-    if wildcard || !choria_token::names::valid_subject(subject) {
+    if !subjects::is_tokens(subject) {
         return Err(Failure::usage(format!("--reply-to {subject:?} is no subject that nodes can reply to"))
             .hint("it is words with dots between them and no wildcards, such as site.replies.today"));
     }
@@ -126,7 +118,7 @@ struct Asked<'a> {
     options: &'a Options,
     form: Form,
     fail_on: FailOn,
-    prompts: Prompts,
+    global: &'a Global,
     /// Any one of its hosts answers, so there are no nodes to find.
     service: bool,
     action: Action,
@@ -161,13 +153,13 @@ async fn call(
         }
     }
     if options.dry_run {
-        output::print(&plan(options, &nodes, &data));
+        output::print(&plan(options, *form, &nodes, data)?);
         return Ok(0);
     }
     let many = options.confirm_over.is_some_and(|limit| nodes.len() > limit);
     if many
         && !options.yes
-        && !asked.prompts.confirm(
+        && !asked.global.prompts().confirm(
             &format!("Really call {}#{} on {} nodes", options.agent, options.action, nodes.len()),
             "--yes",
         )?
@@ -183,7 +175,7 @@ async fn call(
     call.timeout = options.timeout;
     call.quiet_after = options.quiet_after;
     call.reply_to = options.reply_to.clone();
-    let discovered = call.nodes().len();
+    let discovered = if asked.service { 1 } else { call.nodes().len() };
     let (asking, asked_so_far) = std::sync::mpsc::channel();
     call.asking = Some(asking);
     let mut answers: Vec<Answer> = Vec::new();
@@ -209,9 +201,12 @@ async fn call(
     let mut summary =
         finished.unwrap_or_else(|| heard.cut_short(discovered, asked_so_far.try_iter(), started));
     summary.discovery = discovery_took;
-    if options.reply_to.is_some() && !interrupted {
-        output::print(&document::request_id(&summary.request_id, *form)?);
-        return Ok(0);
+    if options.reply_to.is_some() {
+        // nothing was sent before it had an id
+        if !summary.request_id.is_empty() {
+            output::print(&document::request_id(&summary.request_id, *form)?);
+        }
+        return Ok(if interrupted { interruption() } else { 0 });
     }
     if options.sort {
         answers.sort_by(|a, b| a.sender.cmp(&b.sender));
@@ -221,7 +216,8 @@ async fn call(
         action,
         summaries: &summaries,
         summary: &summary,
-        colour: fleet.colour(),
+        colour: destination.colour(asked.global.color, fleet.config().settings.bool("color", true)),
+        wide: !destination.is_stdout(),
     };
     destination.write(&results.written(options, *form)?)?;
     // a document has all that is known of a request, an array of names has not
@@ -236,10 +232,15 @@ async fn call(
         ));
     }
     if interrupted {
-        output::note("Interrupted\n");
-        return Ok(Code::Interrupted as u8);
+        return Ok(interruption());
     }
     verdict(asked.fail_on, &summary, asked.service)
+}
+
+/// The code to end with after Ctrl-C, once that is told.
+fn interruption() -> u8 {
+    output::note("Interrupted\n");
+    Code::Interrupted as u8
 }
 
 /// Who has answered so far.
@@ -305,19 +306,34 @@ fn verdict(fail_on: FailOn, summary: &crate::fleet::Summary, service: bool) -> R
     Ok(if matched { Code::Partial as u8 } else { 0 })
 }
 
-fn plan(options: &Options, nodes: &[String], data: &Map<String, Value>) -> String {
-    let mut shown = data.clone();
-    for (name, value) in &mut shown {
+/// What would be sent to whom, with secrets left out.
+fn plan(
+    options: &Options,
+    form: Form,
+    nodes: &[String],
+    mut data: Map<String, Value>,
+) -> Result<String, Failure> {
+    for (name, value) in &mut data {
         if is_secret(name) {
             *value = Value::from("*****");
         }
     }
-    let mut out =
-        format!("Would call {}#{} on {} nodes with\n\n", options.agent, options.action, nodes.len());
-    out.push_str(&output::json(&shown));
-    out.push('\n');
-    nodes.iter().for_each(|node| out.push_str(&format!("{}\n", harmless(node))));
-    out
+    let Options { agent, action, .. } = options;
+    let names = || nodes.iter().map(|node| format!("{}\n", harmless(node)));
+    Ok(match form {
+        Form::Names => names().collect(),
+        Form::Csv => {
+            std::iter::once(csv::line(&["node"])).chain(nodes.iter().map(|node| csv::line(&[node]))).collect()
+        }
+        Form::Json | Form::Jsonl | Form::Yaml => {
+            document::plan(agent, action, nodes, &data, form)?.unwrap_or_default()
+        }
+        Form::Text | Form::Table => {
+            let inputs = output::json(&data);
+            let told = format!("Would call {agent}#{action} on {} nodes with\n\n{inputs}\n", nodes.len());
+            std::iter::once(told).chain(names()).collect()
+        }
+    })
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The flags of `choria req` (docs/spec/07 §7.2).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use choria_client::targets::Amount;
 use clap::{Args, ValueEnum};
 
+use super::inputs;
 use crate::discovery_flags::DiscoveryFlags;
 use crate::environment;
 use crate::failure::Failure;
@@ -21,7 +22,7 @@ pub(crate) struct Options {
     pub(super) agent: String,
     /// The action to call
     pub(super) action: String,
-    /// Inputs of the action as key=value; `key=@FILE` reads a file, and `token=-` asks for the value
+    /// Inputs of the action as key=value; `key=@FILE` reads a file, `key=@-` stdin, and `token=-` asks for the value
     #[arg(value_name = "KEY=VALUE")]
     pub(super) inputs: Vec<String>,
     /// JSON or YAML object with inputs, at most 1 MiB; `-` reads stdin. Inputs of the command line replace its own
@@ -81,7 +82,7 @@ pub(crate) struct Options {
     /// Which replies to print
     #[arg(long, value_name = "WHICH")]
     pub(super) display: Option<Shown>,
-    /// Write results to a file
+    /// Write results to a file, once they are whole
     #[arg(long, short, value_name = "FILE")]
     pub(super) output_file: Option<PathBuf>,
     /// Sort replies by node
@@ -120,12 +121,31 @@ impl Options {
         }
     }
 
+    /// Stdin can be read once.
+    pub(super) fn check_stdin(&self) -> Result<(), Failure> {
+        let is_stdin = |path: &Option<PathBuf>| path.as_deref().is_some_and(|path| path == Path::new("-"));
+        let flags = [("--input-file -", &self.input_file), ("--nodes -", &self.discovery.nodes)];
+        let flags = flags.into_iter().filter_map(|(flag, path)| is_stdin(path).then_some(flag));
+        let mut readers = flags.chain(inputs::from_stdin(&self.inputs));
+        match (readers.next(), readers.next()) {
+            (Some(one), Some(other)) => {
+                Err(Failure::usage(format!("{one} and {other} cannot both read stdin"))
+                    .hint("put one of them into a file"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The form of the results, once it is clear that they can have it.
     pub(super) fn form(&self) -> Result<Form, Failure> {
-        let classic = [(self.json, Form::Json), (self.jsonl, Form::Jsonl), (self.table, Form::Table)];
-        let classic = classic.into_iter().find_map(|(given, form)| given.then_some(form));
-        // what somebody types outweighs what the environment says, here too
-        let chosen = self.form.form(classic.or(self.senders.then_some(Form::Names)))?;
+        // what somebody types outweighs what the environment says, --senders too
+        let classic = [
+            (self.json, Form::Json),
+            (self.jsonl, Form::Jsonl),
+            (self.table, Form::Table),
+            (self.senders, Form::Names),
+        ];
+        let chosen = self.form.form(&classic)?;
         let form = chosen.form;
         if form == Form::Jsonl && self.output_file.is_some() {
             let failure =
@@ -175,13 +195,30 @@ mod tests {
     use crate::output::form::Form;
     use clap::{Args, FromArgMatches};
 
-    /// The code that a command line ends with, or its form.
-    fn form(words: &[&str]) -> Result<Form, u8> {
+    fn options(words: &[&str]) -> Result<Options, u8> {
         let command = Options::augment_args(clap::Command::new("req"));
         let words = [&["req", "rpcutil", "ping"], words].concat();
         let matches = command.try_get_matches_from(words).map_err(|_| 2)?;
-        let options = Options::from_arg_matches(&matches).map_err(|_| 2)?;
-        options.form().map_err(|failure| failure.exit_code())
+        Options::from_arg_matches(&matches).map_err(|_| 2)
+    }
+
+    /// The code that a command line ends with, or its form.
+    fn form(words: &[&str]) -> Result<Form, u8> {
+        options(words)?.form().map_err(|failure| failure.exit_code())
+    }
+
+    #[test]
+    fn stdin_is_read_once() {
+        let check =
+            |words: &[&str]| options(words).unwrap().check_stdin().map_err(|failure| failure.exit_code());
+        for words in
+            [&["--input-file", "-", "--nodes", "-"][..], &["a=@-", "--nodes", "-"], &["a=@-", "b=@-"]]
+        {
+            assert_eq!(check(words), Err(2), "{words:?}");
+        }
+        for words in [&["--input-file", "-", "--nodes", "./-"][..], &["a=@-", "b=-"], &["--nodes", "-"]] {
+            assert_eq!(check(words), Ok(()), "{words:?}");
+        }
     }
 
     #[test]

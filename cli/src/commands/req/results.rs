@@ -22,6 +22,8 @@ pub(super) struct Results<'a> {
     pub(super) summaries: &'a [Summary],
     pub(super) summary: &'a crate::fleet::Summary,
     pub(super) colour: Colour,
+    /// Whether a table may be as wide as it likes: not where a person looks at it.
+    pub(super) wide: bool,
 }
 
 impl Results<'_> {
@@ -60,6 +62,9 @@ impl Results<'_> {
         });
         let headers: Vec<&str> = std::iter::once("Sender").chain(labels).collect();
         let mut table = Table::new(&headers);
+        if self.wide {
+            table = table.unlimited();
+        }
         self.successful().for_each(|answer| table.row(self.row(answer)));
         table.render()
     }

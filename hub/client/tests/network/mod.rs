@@ -291,6 +291,8 @@ pub enum Manner {
     Elsewhere,
     /// Answers everything twice.
     Twice,
+    /// Does not stop repeating its answer; a quarter of a minute to be exact.
+    Endless,
     /// Answers discovery in names that are none, or somebody's escape sequences, unsigned.
     Inventive,
 }
@@ -353,8 +355,16 @@ pub async fn node(broker: &Broker, org: &Org, identity: &str, manner: Manner) {
             let secure = SecureReply { reply, signature, sender: signed.then(|| token.clone()) };
             let headers = Headers { sender, ..Headers::default() };
             let payload = Transport { data: secure.to_bytes().unwrap(), headers }.to_bytes().unwrap();
-            for _ in 0..if manner == Manner::Twice { 2 } else { 1 } {
+            let times = match manner {
+                Manner::Twice => 2,
+                Manner::Endless => 300,
+                _ => 1,
+            };
+            for _ in 0..times {
                 client.publish(transport.headers.reply.clone(), payload.clone().into()).await.unwrap();
+                if manner == Manner::Endless {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     });
