@@ -213,6 +213,13 @@ impl Device {
         Ok(std::fs::write(self.folder.join("hang"), b"")?)
     }
 
+    /// Its NOR flash, with all that is on it, is gone, and cannot be opened.
+    pub fn breaks_its_flash(&self) -> Result<()> {
+        let flash = self.folder.join("flash.nor");
+        std::fs::remove_file(&flash)?;
+        Ok(std::fs::create_dir(flash)?)
+    }
+
     /// From its next start on it has no clock of its own.
     pub fn without_clock(&self) -> Result<()> {
         Ok(std::fs::write(self.folder.join("clock.none"), b"")?)

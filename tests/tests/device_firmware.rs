@@ -199,6 +199,30 @@ async fn t_315_a_board_that_hangs_again_and_again_keeps_off_the_network() -> Res
     Ok(())
 }
 
+/// In the board's own time. Its watchdog would bite earlier, and a bite would be a mishap.
+#[tokio::test]
+async fn a_board_whose_hardware_fails_pauses_before_it_starts_anew() -> Result<()> {
+    let time = TimeServer::new()?;
+    let mut range = member(&time).await?;
+    range.device.cut()?;
+    range.device.breaks_its_flash()?;
+    range.device.waits_for_nothing();
+    range.device.start()?;
+    let told = "the store is no whole pages of flash";
+    range.device.said_times(told, 2)?;
+    range.device.cut()?;
+
+    let console = range.device.console();
+    ensure!(!console.contains("the last run ended"), "{console}");
+    let at = |text: &str| -> Result<u64> {
+        let line = console.lines().find(|line| line.contains(text)).context(text.to_owned())?;
+        Ok(line.split(' ').next().unwrap_or_default().parse()?)
+    };
+    let (before, after) = (at(told)?, at("stack ")?);
+    ensure!((before + 10_000..before + 11_000).contains(&after), "{before} ms, then {after} ms: {console}");
+    Ok(())
+}
+
 /// Its network is never touched: a damaged section may name anybody as its broker.
 #[test]
 fn a_board_that_nobody_has_personalised_sends_nothing() -> Result<()> {

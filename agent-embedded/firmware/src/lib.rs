@@ -18,4 +18,4 @@ pub use log::{DeviceLog, keep};
 pub use machine::{baked, mishap, remember};
 pub use mishap::{Cause, Mishap};
 pub use name::{Name, hardware_address, name};
-pub use start::{Given, network, prepare, start};
+pub use start::{Given, give_up, network, prepare, start};

@@ -19,6 +19,9 @@ use crate::mishap::Mishap;
 const GOOD_RUN: Duration = Duration::from_secs(10 * 60);
 /// How long a device that falls over again and again keeps off the network, seconds.
 const REST: u32 = 5 * 60;
+/// Before a board tries anew what its hardware did not do, seconds. A chip may need its time after power comes; one that is
+/// broken shall not fill the serial line.
+const PAUSE: u32 = 10;
 
 /// What the image was given, of a board that may use its network.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +36,7 @@ pub async fn prepare<B: Board>(board: &B, mishap: Option<Mishap>) -> Given {
         board.say(format_args!("the last run ended: {} ({} in a row)", mishap.cause, mishap.in_a_row));
         if mishap.is_too_many() {
             board.say(format_args!("resting {REST} s"));
-            rest(board).await;
+            rest(board, REST).await;
         }
     }
     match Baked::parse(machine::baked()) {
@@ -45,14 +48,21 @@ pub async fn prepare<B: Board>(board: &B, mishap: Option<Mishap>) -> Given {
             board.say(format_args!("not starting: {}", error.message()));
             // Nothing of it goes on until somebody writes another image.
             loop {
-                rest(board).await;
+                rest(board, REST).await;
             }
         }
     }
 }
 
-async fn rest<B: Board>(board: &B) {
-    let _nothing = within(board, REST, pin!(core::future::pending::<()>())).await;
+async fn rest<B: Board>(board: &B, seconds: u32) {
+    let _nothing = within(board, seconds, pin!(core::future::pending::<()>())).await;
+}
+
+/// Says what part of the hardware a device cannot be without, and starts anew after a pause. No mishap: nothing is counted.
+pub async fn give_up<B: Board>(board: &B, told: &str) -> ! {
+    board.say(format_args!("{told}"));
+    rest(board, PAUSE).await;
+    board.reset()
 }
 
 /// The network, with an address by DHCP; the first label of `name` is the name that the router sees. Once.
@@ -83,10 +93,41 @@ pub async fn start<B: Board, S: Store, A: Agents>(
     let image = Image::of(given.0, name);
     while within(board, REST, pin!(stack.wait_config_up())).await.is_none() {}
     board.say(format_args!("address"));
-    let good = async {
-        Timer::after(GOOD_RUN).await;
-        machine::goes_well();
-    };
-    let (never, ()) = join(agent_embedded::run(board, store, own, &image, stack, SPACE.take()), good).await;
+    let run = agent_embedded::run(board, store, own, &image, stack, SPACE.take());
+    let (never, ()) = join(run, forgive()).await;
     never
+}
+
+/// What was before a good run counts no longer.
+async fn forgive() {
+    Timer::after(GOOD_RUN).await;
+    machine::goes_well();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mishap::Cause;
+    use core::future::Future;
+    use core::task::{Context, Waker};
+
+    #[test]
+    fn ten_good_minutes_end_a_row_of_mishaps() {
+        let clock = embassy_time::MockDriver::get();
+        for number in 1..=4 {
+            machine::remember(Cause::Watchdog);
+            assert_eq!(machine::mishap(false).map(|mishap| mishap.in_a_row), Some(number));
+        }
+        let mut forgiving = pin!(forgive());
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(forgiving.as_mut().poll(&mut context).is_pending());
+        clock.advance(GOOD_RUN - Duration::from_millis(1));
+        assert!(forgiving.as_mut().poll(&mut context).is_pending());
+        machine::remember(Cause::Watchdog);
+        assert_eq!(machine::mishap(false).map(|mishap| mishap.in_a_row), Some(5), "too early");
+        clock.advance(Duration::from_millis(1));
+        assert!(forgiving.as_mut().poll(&mut context).is_ready());
+        machine::remember(Cause::Watchdog);
+        assert_eq!(machine::mishap(false).map(|mishap| mishap.in_a_row), Some(1));
+    }
 }

@@ -10,7 +10,7 @@ use core::cell::RefCell;
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
 use device_firmware::{
-    Blink, Cause, DeviceLog, hardware_address, mishap, name, network, prepare, remember, start,
+    Blink, Cause, DeviceLog, give_up, hardware_address, mishap, name, network, prepare, remember, start,
 };
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
@@ -87,10 +87,7 @@ async fn main(spawner: Spawner) {
     let name = name(env!("CARGO_PKG_NAME"), chip.as_bytes());
 
     let fast = Config::default().with_frequency(Rate::from_mhz(40));
-    let Ok(spi) = Spi::new(p.SPI2, fast) else {
-        board.say(format_args!("the SPI does not start"));
-        board.reset()
-    };
+    let Ok(spi) = Spi::new(p.SPI2, fast) else { give_up(&board, "the SPI does not start").await };
     let spi = spi.with_sck(p.GPIO4).with_mosi(p.GPIO6).with_miso(p.GPIO5).into_async();
     let select = Output::new(p.GPIO7, Level::High, OutputConfig::default());
     let Ok(bus) = ExclusiveDevice::new(spi, select, Delay);
@@ -98,14 +95,10 @@ async fn main(spawner: Spawner) {
     let reset = Output::new(p.GPIO3, Level::High, OutputConfig::default());
     let address = hardware_address(chip.as_bytes());
     let made = embassy_net_wiznet::new(address, FRAMES.take(), bus, interrupt, reset).await;
-    let Ok((device, runner)) = made else {
-        board.say(format_args!("the W5500 does not answer"));
-        board.reset()
-    };
+    let Ok((device, runner)) = made else { give_up(&board, "the W5500 does not answer").await };
     let mut seed = [0; 8];
     if board.random(&mut seed).is_err() {
-        board.say(format_args!("no entropy"));
-        board.reset()
+        give_up(&board, "no entropy").await
     }
     let (stack, addresses_runner) = network(&given, device, &name, u64::from_le_bytes(seed));
     if let (Ok(ethernet), Ok(addresses)) = (ethernet(runner), addresses(addresses_runner)) {
@@ -114,8 +107,7 @@ async fn main(spawner: Spawner) {
     }
     let flash = BlockingAsync::new(FlashStorage::new(p.FLASH));
     let Some(mut store) = FlashStore::new(flash, STORE, RECORDS.take()) else {
-        board.say(format_args!("the store is no whole pages of flash"));
-        board.reset()
+        give_up(&board, "the store is no whole pages of flash").await
     };
     let light = Output::new(p.GPIO8, Level::Low, OutputConfig::default());
     let mut own = Mine { blink: Blink::new(light), log: DeviceLog };

@@ -10,7 +10,7 @@ use core::cell::RefCell;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, prepare, start};
+use device_firmware::{Blink, DeviceLog, give_up, hardware_address, mishap, name, network, prepare, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_stm32::eth::{self, Ethernet, GenericPhy, Sma};
@@ -89,8 +89,7 @@ async fn main(spawner: Spawner) {
 
     let mut seed = [0; 8];
     if board.random(&mut seed).is_err() {
-        board.say(format_args!("no entropy"));
-        board.reset()
+        give_up(&board, "no entropy").await
     }
     let device: Nic = Ethernet::new(
         machine::frames(),
@@ -114,8 +113,7 @@ async fn main(spawner: Spawner) {
     }
     let flash = BlockingAsync::new(Flash::new_blocking(p.FLASH));
     let Some(mut store) = FlashStore::new(flash, STORE, RECORDS.take()) else {
-        board.say(format_args!("the store is no whole pages of flash"));
-        board.reset()
+        give_up(&board, "the store is no whole pages of flash").await
     };
     let mut own = Mine { blink: Blink::new(Output::new(p.PB0, Level::Low, Speed::Low)), log: DeviceLog };
     start(&board, &mut store, &mut own, stack, &name, given).await

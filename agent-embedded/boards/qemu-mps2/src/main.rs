@@ -13,7 +13,7 @@ mod ruin;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, DeviceLog, mishap, name, network, prepare, start};
+use device_firmware::{Blink, DeviceLog, give_up, mishap, name, network, prepare, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::{Spawner, raw};
 use embassy_net::Runner;
@@ -51,8 +51,7 @@ async fn device(spawner: Spawner) {
     let name = name(env!("CARGO_PKG_NAME"), &chip);
     let mut seed = [0; 8];
     if board.random(&mut seed).is_err() {
-        board.say(format_args!("no entropy"));
-        board.reset()
+        give_up(&board, "no entropy").await
     }
     let (stack, runner) = network(&given, device, &name, u64::from_le_bytes(seed));
     if let Ok(addresses) = addresses(runner) {
@@ -60,10 +59,7 @@ async fn device(spawner: Spawner) {
     }
     let store =
         Nor::open().and_then(|flash| FlashStore::new(BlockingAsync::new(flash), Nor::RANGE, RECORDS.take()));
-    let Some(mut store) = store else {
-        board.say(format_args!("the store is no whole pages of flash"));
-        board.reset()
-    };
+    let Some(mut store) = store else { give_up(&board, "the store is no whole pages of flash").await };
     let mut own = Mine { blink: Blink::new(Light), log: DeviceLog, ruin: Ruin };
     start(&board, &mut store, &mut own, stack, &name, given).await
 }

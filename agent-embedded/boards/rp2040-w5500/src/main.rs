@@ -10,7 +10,7 @@ mod entropy;
 
 use agent_embedded::board::Board as _;
 use agent_embedded::flash::{FlashStore, ROOM};
-use device_firmware::{Blink, DeviceLog, hardware_address, mishap, name, network, prepare, start};
+use device_firmware::{Blink, DeviceLog, give_up, hardware_address, mishap, name, network, prepare, start};
 use embassy_embedded_hal::adapter::BlockingAsync;
 use embassy_executor::Spawner;
 use embassy_net_wiznet::chip::W5500;
@@ -70,14 +70,10 @@ async fn main(spawner: Spawner) {
     let Ok(bus) = ExclusiveDevice::new(spi, Output::new(p.PIN_17, Level::High), Delay);
     let (interrupt, reset) = (Input::new(p.PIN_21, Pull::Up), Output::new(p.PIN_20, Level::High));
     let made = embassy_net_wiznet::new(hardware_address(&chip), FRAMES.take(), bus, interrupt, reset).await;
-    let Ok((device, runner)) = made else {
-        board.say(format_args!("the W5500 does not answer"));
-        board.reset()
-    };
+    let Ok((device, runner)) = made else { give_up(&board, "the W5500 does not answer").await };
     let mut seed = [0; 8];
     if board.random(&mut seed).is_err() {
-        board.say(format_args!("no entropy"));
-        board.reset()
+        give_up(&board, "no entropy").await
     }
     let (stack, addresses_runner) = network(&given, device, &name, u64::from_le_bytes(seed));
     if let (Ok(ethernet), Ok(addresses)) = (ethernet(runner), addresses(addresses_runner)) {
@@ -85,8 +81,7 @@ async fn main(spawner: Spawner) {
         spawner.spawn(addresses);
     }
     let Some(mut store) = FlashStore::new(BlockingAsync::new(flash), STORE, RECORDS.take()) else {
-        board.say(format_args!("the store is no whole pages of flash"));
-        board.reset()
+        give_up(&board, "the store is no whole pages of flash").await
     };
     let mut own = Mine { blink: Blink::new(Output::new(p.PIN_25, Level::Low)), log: DeviceLog };
     start(&board, &mut store, &mut own, stack, &name, given).await
